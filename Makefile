@@ -1,0 +1,55 @@
+# The verbs of this project. `make up` and `make test` install what they need into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+# --without-pip and `pip --python` need neither Debian's python3-venv package nor a second copy of pip.
+PIP := $(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check
+
+.PHONY: up test check lock demo clean help
+
+help:
+	@echo "make up      start Linkwire here (Ctrl-C stops it)"
+	@echo "make test    every check and test, on servers of their own"
+	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make demo LOG=access.log.gz   replay a web server log through a running Linkwire"
+	@echo "make lock    resolve pyproject.toml into the two lock files"
+
+up: .venv/runtime.stamp
+	@$(BIN)/linkwire up
+
+demo: .venv/runtime.stamp
+	@$(BIN)/linkwire demo --log $(LOG)
+
+test: check
+	$(BIN)/pytest -n 2 --dist worksteal $(if $(shell command -v chromium),,-m "not browser")
+
+check: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/bin/python:
+	@echo "Linkwire: making .venv"
+	@$(PYTHON) -m venv --without-pip .venv
+
+.venv/runtime.stamp: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Linkwire: installing into .venv (once; about half a minute)"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --quiet --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.lock .venv/runtime.stamp
+	@echo "Linkwire: installing the test tools"
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Hashes for every platform, markers for every Python, and no address of an index.
+UV := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links pyproject.toml
+lock: .venv/bin/python
+	@$(PIP) --quiet uv
+	$(UV) -o requirements.lock
+	$(UV) --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,216 @@
+"""The `linkwire` command, also `python -m admin`."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import click
+
+from admin.database import Connection, MigrationError
+from admin.settings import AdminSettings
+from shared import metrics
+from shared.settings import SettingsError, load
+
+T = TypeVar("T")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def linkwire() -> None:
+    """Short links that know who clicked, and the messages that carried them."""
+
+
+@linkwire.command()
+def up() -> None:
+    """Start everything on this box and keep it running until Ctrl-C."""
+    from admin import embedded
+    from admin import up as house
+
+    settings = _settings()
+    try:
+        asyncio.run(house.run(settings))
+    except (house.CannotStart, embedded.EmbeddedError, MigrationError) as error:
+        _give_up(str(error))
+
+
+@linkwire.command()
+def serve() -> None:
+    """Serve the API."""
+    import uvicorn
+
+    from admin.app import build
+
+    settings = _settings()
+    settings.require_servers()
+    _log()
+    config = uvicorn.Config(
+        build(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    _with_metrics(settings, uvicorn.Server(config).serve)
+
+
+@linkwire.command()
+def work() -> None:
+    """Do the background work: publish links, ingest clicks."""
+    from admin import worker
+
+    settings = _settings()
+    settings.require_servers()
+    _log()
+
+    async def until_signal() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await worker.run(settings, stop)
+
+    _with_metrics(settings, until_signal)
+
+
+@linkwire.command()
+def migrate() -> None:
+    """Bring the database up to date, and make the default domain."""
+    from admin import database
+    from admin.links import domains
+
+    settings = _settings()
+
+    async def apply(connection: Connection) -> list[str]:
+        applied = await database.migrate(connection)
+        await domains.open_to_all(connection, settings.default_hostname)
+        return applied
+
+    try:
+        applied = _with_database(settings, apply)
+    except MigrationError as error:
+        _give_up(str(error))
+    click.echo(f"Applied {', '.join(applied)}." if applied else "The database is up to date.")
+
+
+@linkwire.command()
+@click.argument("name", default="command line")
+@click.option("--email", default="owner@localhost", help="The owner's e-mail, if there is no organization yet.")
+def key(name: str, email: str) -> None:
+    """Make an API key for the first organization, which is made too if there is none."""
+    import secrets
+
+    from admin.identity import keys, organizations
+
+    async def make(connection: Connection) -> tuple[str, str | None]:
+        async with connection.transaction():
+            organization_id = await organizations.first(connection)
+            password = None
+            if organization_id is None:
+                password = secrets.token_urlsafe(12)
+                organization_id = await organizations.create(
+                    connection, name="Home", tier="enterprise", email=email, password=password
+                )
+            made = keys.new_key()
+            await keys.add(connection, organization_id, name, made)
+        return made, password
+
+    made, password = _with_database(_settings(), make)
+    if password:
+        click.echo(f"Made an organization; its owner is {email} with the password {password}", err=True)
+    click.echo(made)
+
+
+@linkwire.command()
+def republish() -> None:
+    """Bring every link to Redis again, and take away what is none."""
+    from admin.links import publish
+    from shared.redis import LOST, RedisError, open_redis
+
+    settings = _settings()
+    redis_url = settings.redis()
+
+    async def rebuild(connection: Connection) -> bool:
+        redis = open_redis(redis_url, timeout_s=5.0)
+        try:
+            return await publish.rebuild(connection, redis)
+        except (*LOST, RedisError) as error:
+            raise SettingsError(f"REDIS_URL: {error}") from error
+        finally:
+            await redis.aclose()
+
+    if not _with_database(settings, rebuild):
+        _give_up("Redis lost its data meanwhile; try again.")
+    click.echo("Every link is in Redis.")
+
+
+@linkwire.command()
+@click.option(
+    "--log",
+    "log_file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A web server log in combined format, plain or gzip.",
+)
+def demo(log_file: Path) -> None:
+    """Replay a web server log through a running Linkwire, and show what it counted."""
+    from admin import demo as replay
+
+    try:
+        counted = asyncio.run(replay.run(_settings(), log_file))
+    except replay.CannotReplay as error:
+        _give_up(str(error))
+    sys.exit(0 if counted else 1)
+
+
+def _settings() -> AdminSettings:
+    return load(AdminSettings)
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def _with_metrics(settings: AdminSettings, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    if settings.metrics_port is not None:
+        metrics.serve(settings.metrics_host, settings.metrics_port)
+    asyncio.run(work())
+
+
+def _with_database(settings: AdminSettings, work: Callable[[Connection], Awaitable[T]]) -> T:
+    url = settings.database()
+
+    async def run() -> T:
+        try:
+            connection = await asyncpg.connect(url, timeout=10)
+        except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
+            raise SettingsError(f"DATABASE_URL: can't connect: {error or type(error).__name__}") from error
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def _give_up(sentence: str) -> None:
+    click.echo(f"linkwire: {sentence}", err=True)
+    sys.exit(1)
+
+
+def main() -> None:
+    """The entry point: a bad setting is one sentence, not a traceback."""
+    try:
+        linkwire(prog_name="linkwire")
+    except SettingsError as error:
+        _give_up(str(error))
+
+
+if __name__ == "__main__":
+    main()

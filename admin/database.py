@@ -1,0 +1,128 @@
+"""Postgres: the pool, the transaction of a request, and the migrations.
+
+Rules of this file:
+
+1. The caller owns the transaction: functions elsewhere take a connection first and neither begin nor commit.
+2. A request waits at most `ACQUIRE_S` for a connection and uses it for at most `REQUEST_S`; beyond that, and when
+   Postgres is away, it gets `Unavailable`.
+3. A migration is a numbered file, applied once, whole, in order, and never changed afterwards.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from importlib import resources
+from typing import TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from admin.errors import Unavailable
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+REQUEST_S = 1.2
+ACQUIRE_S = 0.5
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+"""What is raised while Postgres is away. (`InterfaceError` too, on a connection that has just been lost.)"""
+
+_MIGRATION_LOCK = 0x6C696E6B
+
+
+class MigrationError(Exception):
+    """A migration was changed after it had been applied; the message names it."""
+
+
+async def open_pool(url: str, *, size: int = 10) -> Pool:
+    """A pool that connects when it is first used, so that Postgres may be away now."""
+    return await asyncpg.create_pool(url, min_size=0, max_size=size, timeout=ACQUIRE_S, reset=_keep_session)
+
+
+@contextlib.asynccontextmanager
+async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection of the pool, cut when it is still in use after `REQUEST_S`.
+
+    Cut, not cancelled: a Postgres that does not answer would not answer a ROLLBACK either. Raises `Unavailable` when
+    Postgres is away or too slow.
+    """
+    try:
+        async with pool.acquire(timeout=ACQUIRE_S) as taken:
+            cut = asyncio.get_running_loop().call_later(REQUEST_S, taken.terminate)
+            try:
+                yield taken
+            except asyncpg.InterfaceError as error:
+                if is_lost(taken):
+                    raise Unavailable from error
+                raise
+            finally:
+                cut.cancel()
+    except AWAY as error:
+        raise Unavailable from error
+
+
+def is_lost(taken: Connection) -> bool:
+    """Whether a connection is of no use any more."""
+    try:
+        return taken.is_closed()
+    except asyncpg.InterfaceError:  # the pool has let go of it already
+        return True
+
+
+@contextlib.asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """A request's transaction: commits when left, rolls back on an exception. Raises `Unavailable`."""
+    async with connection(pool) as taken, taken.transaction():
+        yield taken
+
+
+async def _keep_session(_: Connection) -> None:
+    """Nothing to reset between two users of a connection: no session state is used, only transactions."""
+
+
+async def migrate(connection: Connection) -> list[str]:
+    """Apply what has not been applied; the names of the files. Safe to run from several processes at once.
+
+    Raises `MigrationError`.
+    """
+    await connection.execute("/* database.migrate */ select pg_advisory_lock($1)", _MIGRATION_LOCK)
+    try:
+        await connection.execute("""
+            /* database.migrate */
+            create table if not exists migrations (
+                name       text primary key,
+                sha256     text not null,
+                applied_at timestamptz not null default now()
+            )""")
+        rows = await connection.fetch("/* database.migrate */ select name, sha256 from migrations")
+        known = {row["name"]: row["sha256"] for row in rows}
+        applied = []
+        for name, text in _migrations():
+            checksum = hashlib.sha256(text.encode()).hexdigest()
+            if name not in known:
+                async with connection.transaction():
+                    await connection.execute(text)
+                    await connection.execute(
+                        "/* database.migrate */ insert into migrations (name, sha256) values ($1, $2)", name, checksum
+                    )
+                applied.append(name)
+            elif known[name] != checksum:
+                raise MigrationError(f"The migration {name} was changed after it had been applied to this database.")
+        return applied
+    finally:
+        await connection.execute("/* database.migrate */ select pg_advisory_unlock($1)", _MIGRATION_LOCK)
+
+
+def _migrations() -> list[tuple[str, str]]:
+    files = [file for file in (resources.files("admin") / "migrations").iterdir() if file.name.endswith(".sql")]
+    return [(file.name, file.read_text(encoding="utf-8")) for file in sorted(files, key=lambda file: file.name)]

@@ -1,0 +1,1 @@
+"""Who calls: organizations, users, API keys, and the principal of a request."""

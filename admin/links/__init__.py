@@ -1,0 +1,1 @@
+"""Links: the rows in Postgres, their way to Redis, and their routes."""

@@ -1,0 +1,217 @@
+"""Publication: from Postgres to Redis, and to every edge that follows the change stream.
+
+Rules of this file:
+
+1. A change leaves a mark for each address it touches, in its own transaction (`links.py`). A step takes marks away,
+   reads what *now* lives at their addresses and writes it to Redis, in one transaction: when Redis is away, the marks
+   are back.
+2. Every write carries a version. Redis refuses an older one than it holds; a deletion leaves a tombstone with its
+   version for a while, so that a slow publisher can't bring a link back.
+3. Redis holds all links under a marker (`shared.links.Marker`). Without it, or when Redis has been started again, the
+   worker rebuilds the set. A rebuild completes only if the token it began with is still there: if Redis loses its data
+   meanwhile, it begins again. It announces no changes; the new epoch tells the edges to forget.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable, Sequence
+
+import asyncpg
+
+from admin.database import AWAY, Connection
+from admin.links import links
+from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
+from shared.redis import LOST, Redis, RedisError, run_id
+
+log = logging.getLogger(__name__)
+
+NOW_S = 0.1
+"""How long a request may spend on publishing its own change."""
+
+_REBUILD_KEY = "links:rebuild"
+_TOMBSTONE_S = 600
+_KEPT_CHANGES = 100_000
+_PAGE = 1000
+
+# KEYS: the address, the change stream, its counter. ARGV: version, value, tombstone seconds or 0, changes to keep or 0.
+_WRITE = """
+local held = redis.call('GET', KEYS[1])
+if held == ARGV[2] then return 0 end
+if held and tonumber(string.match(held, '^%d+')) > tonumber(ARGV[1]) then return 0 end
+if ARGV[3] == '0' then
+  redis.call('SET', KEYS[1], ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+end
+if ARGV[4] ~= '0' then
+  local number = redis.call('INCR', KEYS[3])
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], string.format('%.0f-0', number), 'key', KEYS[1], 'value', ARGV[2])
+end
+return 1
+"""
+
+# KEYS: the rebuild's token, the marker. ARGV: the token, the marker's value.
+_COMPLETE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+redis.call('DEL', KEYS[1])
+return 1
+"""
+
+
+async def now(connection: Connection, redis: Redis, addresses: Iterable[Address]) -> None:
+    """Publish what a request has just committed, before it answers.
+
+    Never fails, because the change is made: what can't be published in time is left to the worker.
+    """
+    try:
+        async with asyncio.timeout(NOW_S):
+            await step(connection, redis, list(addresses))
+    except (*LOST, RedisError, *AWAY, asyncpg.InterfaceError) as error:
+        log.info("publication is left to the worker: %r", error)
+
+
+async def step(connection: Connection, redis: Redis, addresses: Sequence[Address] | None = None) -> int:
+    """Publish some marked addresses, or all marks of the given ones; the number of marks that are gone now.
+
+    For given addresses it waits while another step is at them, so that they are published when it returns; otherwise
+    it passes over what others are at.
+    """
+    async with connection.transaction():
+        marks = await (_take(connection) if addresses is None else _take_at(connection, addresses))
+        if not marks:
+            return 0
+        versions: dict[Address, int] = {}
+        for mark in marks:
+            address = Address(mark["hostname"], mark["path"])
+            versions[address] = max(versions.get(address, 0), mark["version"])
+        entries = await _living_at(connection, list(versions))
+        await _write(
+            redis,
+            [(address, Published(version, entries.get(address))) for address, version in versions.items()],
+            announce=True,
+        )
+    return len(marks)
+
+
+async def _take(connection: Connection) -> list[asyncpg.Record]:
+    return await connection.fetch(
+        """
+        /* publish.take */
+        delete from unpublished
+         where version in (select version from unpublished order by version limit $1 for update skip locked)
+        returning version, hostname, path""",
+        _PAGE,
+    )
+
+
+async def _take_at(connection: Connection, addresses: Sequence[Address]) -> list[asyncpg.Record]:
+    return await connection.fetch(
+        """
+        /* publish.take_at */
+        delete from unpublished
+         where (hostname, path) in (select * from unnest($1::text[], $2::text[]))
+        returning version, hostname, path""",
+        [address.hostname for address in addresses],
+        [address.path for address in addresses],
+    )
+
+
+async def _living_at(connection: Connection, addresses: Sequence[Address]) -> dict[Address, Entry]:
+    rows = await connection.fetch(
+        """
+        /* publish.living_at */
+        select hostname, path, id, organization_id, destination from links
+         where (hostname, path) in (select * from unnest($1::text[], $2::text[]))""",
+        [address.hostname for address in addresses],
+        [address.path for address in addresses],
+    )
+    return {
+        Address(row["hostname"], row["path"]): Entry(row["id"], row["organization_id"], row["destination"])
+        for row in rows
+    }
+
+
+async def _write(redis: Redis, changes: Sequence[tuple[Address, Published]], *, announce: bool) -> None:
+    script = redis.register_script(_WRITE)
+    writing = redis.pipeline(transaction=False)
+    for address, published in changes:
+        await script(
+            keys=[address.key, CHANGES_STREAM, CHANGES_COUNTER],
+            args=[
+                published.version,
+                published.to_bytes(),
+                0 if published.entry else _TOMBSTONE_S,
+                _KEPT_CHANGES if announce else 0,
+            ],
+            client=writing,
+        )
+    await writing.execute()
+
+
+async def is_complete(redis: Redis) -> bool:
+    """Whether the set in Redis is complete, on the server that answers now."""
+    reading = redis.pipeline(transaction=False)
+    reading.get(MARKER_KEY)
+    reading.info("server")
+    marker, info = await reading.execute()
+    return Marker.epoch_of(marker, run_id(info)) is not None
+
+
+async def rebuild(connection: Connection, redis: Redis) -> bool:
+    """Bring every link to Redis and take away what is none; whether the set is complete now.
+
+    False when Redis lost its data meanwhile; then it has to begin again.
+    """
+    token, run = secrets.token_hex(8), run_id(await redis.info("server"))
+    await redis.set(_REBUILD_KEY, token)
+    count = await _write_all(connection, redis)
+    strays = await _mark_strays(connection, redis)
+    while await step(connection, redis):
+        pass
+    complete = redis.register_script(_COMPLETE)
+    marker = Marker(epoch=secrets.token_hex(8), run_id=run).to_bytes()
+    is_done = bool(await complete(keys=[_REBUILD_KEY, MARKER_KEY], args=[token, marker]))
+    log.info("republished %d links, took away %d; complete: %s", count, strays, is_done)
+    return is_done
+
+
+async def _write_all(connection: Connection, redis: Redis) -> int:
+    count, last = 0, 0
+    while True:
+        rows = await connection.fetch(
+            """
+            /* publish.write_all */
+            select id, organization_id, hostname, path, destination, version from links
+             where id > $1 order by id limit $2""",
+            last,
+            _PAGE,
+        )
+        if not rows:
+            return count
+        changes = [
+            (
+                Address(row["hostname"], row["path"]),
+                Published(row["version"], Entry(row["id"], row["organization_id"], row["destination"])),
+            )
+            for row in rows
+        ]
+        await _write(redis, changes, announce=False)
+        count, last = count + len(rows), rows[-1]["id"]
+
+
+async def _mark_strays(connection: Connection, redis: Redis) -> int:
+    """Mark the addresses that Redis knows and Postgres does not: it may have come back with an older state."""
+    count, cursor = 0, 0
+    while True:
+        cursor, keys = await redis.scan(cursor, match="link:*", count=_PAGE)
+        addresses = [Address.of_key(key.decode()) for key in keys]  # type: ignore[union-attr]
+        living = await _living_at(connection, addresses)
+        for address in addresses:
+            if address not in living:
+                async with connection.transaction():
+                    await links.mark_stray(connection, address)
+                count += 1
+        if cursor == 0:
+            return count

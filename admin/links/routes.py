@@ -1,0 +1,175 @@
+"""The routes of links, in the Linkkit dialect."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+
+from admin import database, errors
+from admin.database import Connection, transaction
+from admin.errors import Detail, Invalid
+from admin.http.answers import Answer, Instant, ListAnswer, Wire, answer, documented, list_answer
+from admin.http.bodies import body_of, documented_body
+from admin.http.paging import pagination, requested_page
+from admin.identity.principal import Caller
+from admin.links import domains, links, publish
+from admin.links.destinations import hostname_of
+from admin.links.fields import LinkChange, NewLink, filters_of
+from admin.links.links import Link
+
+router = APIRouter(
+    tags=["Links"],
+    responses=documented(errors.NotAuthenticated, errors.InvalidApiKey, errors.Unavailable),
+)
+
+
+class LinkResource(Wire):
+    """A link as the API shows it."""
+
+    id: str
+    title: str | None
+    hostname: str
+    path: str
+    destination: str
+    short_url: str
+    created_at: Instant
+    updated_at: Instant
+    schema_version: str = "1.0"
+    owner_id: str
+
+
+class DeletedResource(Wire):
+    """What is left of a link."""
+
+    id: str
+    deleted: bool = True
+
+
+def _resource(request: Request, link: Link) -> LinkResource:
+    return LinkResource(
+        id=link.public_id,
+        title=link.title,
+        hostname=link.hostname,
+        path=link.path,
+        destination=link.destination,
+        short_url=request.app.state.settings.short_url(link.hostname, link.path),
+        created_at=link.created_at,
+        updated_at=link.updated_at,
+        owner_id=link.owner_id,
+    )
+
+
+async def _check_hosts(connection: Connection, organization_id: int, hostname: str, destination: str) -> None:
+    """The host must be free or ours, and the destination must not be on a host of this installation."""
+    if not await domains.claim(connection, organization_id, hostname):
+        raise Invalid(details=[Detail("hostname", "This hostname belongs to another organization.")])
+    if await domains.is_ours(connection, hostname_of(destination)):
+        raise Invalid(details=[Detail("destination", "A destination can't be on a host that serves short links here.")])
+
+
+_LIST_PARAMETERS = [
+    {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": kind}}
+    for name, kind, text in (
+        ("page", "integer", "The page to return, counted from 1."),
+        ("perPage", "integer", "Links per page: 20 unless given, at most 100. `limit` means the same."),
+        ("limit", "integer", "The same as `perPage`."),
+        ("query", "string", "Exact filters as a JSON object; also `query[path]=/a`, `query.path=/a`."),
+        ("hostname", "string", "Only links on this hostname."),
+        ("path", "string", "Only links with this path."),
+        ("destination", "string", "Only links that lead here."),
+        ("title", "string", "Only links with this title."),
+    )
+]
+
+
+@router.get(
+    "/links",
+    summary="List links, newest first",
+    responses=documented(errors.Invalid),
+    openapi_extra={"parameters": _LIST_PARAMETERS},
+)
+async def list_links(request: Request, caller: Caller) -> ListAnswer[LinkResource]:
+    """Filters are exact and compare normal forms."""
+    page = requested_page(request.query_params)
+    filters = filters_of(request.query_params.multi_items())
+    async with transaction(request.app.state.pool) as connection:
+        found, total = await links.page_of(
+            connection, caller.organization_id, filters, offset=page.offset, limit=page.size
+        )
+    return list_answer(request, [_resource(request, link) for link in found], pagination(page, total))
+
+
+@router.post(
+    "/links",
+    status_code=201,
+    summary="Create a link",
+    responses=documented(errors.Invalid, errors.AlreadyExists, errors.PayloadTooLarge),
+    openapi_extra=documented_body(NewLink),
+)
+async def create_link(
+    request: Request, caller: Caller, new: Annotated[NewLink, Depends(body_of(NewLink))]
+) -> Answer[LinkResource]:
+    """Without a hostname it is on the default domain, without a path it gets a random one.
+
+    The link can be followed when this has answered.
+    """
+    hostname = new.hostname or request.app.state.settings.default_hostname
+    async with database.connection(request.app.state.pool) as connection:
+        async with connection.transaction():
+            await _check_hosts(connection, caller.organization_id, hostname, new.destination)
+            link = await links.create(
+                connection,
+                organization_id=caller.organization_id,
+                owner_id=caller.owner_id,
+                hostname=hostname,
+                path=new.path,
+                destination=new.destination,
+                title=new.title,
+            )
+        await publish.now(connection, request.app.state.redis, [link.address])
+    return answer(request, _resource(request, link))
+
+
+@router.get("/links/{link_id}", summary="Get a link", responses=documented(errors.NotFound))
+async def get_link(request: Request, caller: Caller, link_id: str) -> Answer[LinkResource]:
+    """Links of other organizations are not found."""
+    async with transaction(request.app.state.pool) as connection:
+        link = await links.get(connection, caller.organization_id, link_id)
+    return answer(request, _resource(request, link))
+
+
+@router.put(
+    "/links/{link_id}",
+    summary="Change a link",
+    responses=documented(errors.Invalid, errors.NotFound, errors.AlreadyExists, errors.PayloadTooLarge),
+    openapi_extra=documented_body(LinkChange),
+)
+@router.patch(
+    "/links/{link_id}",
+    summary="Change a link",
+    responses=documented(errors.Invalid, errors.NotFound, errors.AlreadyExists, errors.PayloadTooLarge),
+    openapi_extra=documented_body(LinkChange),
+)
+async def change_link(
+    request: Request, caller: Caller, link_id: str, change: Annotated[LinkChange, Depends(body_of(LinkChange))]
+) -> Answer[LinkResource]:
+    """PUT and PATCH are the same: fields that are not sent stay as they are. Edges follow at once."""
+    async with database.connection(request.app.state.pool) as connection:
+        async with connection.transaction():
+            link = await links.get(connection, caller.organization_id, link_id, lock=True)
+            wanted = link._replace(**change.model_dump(exclude_unset=True))
+            await _check_hosts(connection, caller.organization_id, wanted.hostname, wanted.destination)
+            changed = await links.update(connection, link, wanted)
+        await publish.now(connection, request.app.state.redis, {link.address, changed.address})
+    return answer(request, _resource(request, changed))
+
+
+@router.delete("/links/{link_id}", summary="Delete a link", responses=documented(errors.NotFound))
+async def delete_link(request: Request, caller: Caller, link_id: str) -> Answer[DeletedResource]:
+    """It stops at once. Its clicks stay in the organization's totals."""
+    async with database.connection(request.app.state.pool) as connection:
+        async with connection.transaction():
+            link = await links.get(connection, caller.organization_id, link_id, lock=True)
+            await links.delete(connection, link)
+        await publish.now(connection, request.app.state.redis, [link.address])
+    return answer(request, DeletedResource(id=link.public_id))

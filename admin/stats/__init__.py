@@ -1,0 +1,1 @@
+"""Stats: clicks from the stream into Postgres, and what can be asked of them."""

@@ -1,0 +1,92 @@
+"""The worker: the loops that run the steps, each safe to run twice and to die at any point."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from admin import database
+from admin.links import publish
+from admin.settings import AdminSettings
+from admin.stats import ingest
+from shared.redis import LOST, Redis, RedisError, open_redis
+from shared.settings import SettingsError
+
+log = logging.getLogger(__name__)
+
+_IDLE_S = 1.0
+_LONGEST_PAUSE_S = 5.0
+_PATIENCE_S = 60.0
+_TROUBLE = (*LOST, RedisError, *database.AWAY, asyncpg.InterfaceError)
+
+
+async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
+    """Work until told to stop. Raises `SettingsError` for a Redis that would forget links."""
+    redis = open_redis(settings.redis(), timeout_s=5.0)
+    try:
+        await _check_redis(redis)
+        loops = [
+            asyncio.create_task(_keep_doing("publication", lambda: _publish(settings.database(), redis))),
+            asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings.database(), redis))),
+        ]
+        stopping = asyncio.create_task(stop.wait())
+        done, _pending = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopping, *loops):
+            task.cancel()
+        await asyncio.wait([stopping, *loops])
+        for task in done - {stopping}:
+            task.result()  # a loop ends only by a fault of ours: the process ends with it and is started again
+    finally:
+        await redis.aclose()
+
+
+async def _check_redis(redis: Redis) -> None:
+    try:
+        memory = await redis.info("memory")
+    except (*LOST, RedisError) as error:
+        log.warning("Redis is away, its eviction policy is unknown: %s", error)
+        return
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if int(memory.get("maxmemory", 0)) and policy != "noeviction":
+        raise SettingsError(f"REDIS_URL: its maxmemory-policy is {policy}; it must be noeviction, or links get lost.")
+
+
+async def _keep_doing(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work for ever; when something it needs is away, begin again after a growing pause."""
+    pause_s = 0.1
+    while True:
+        started_at = asyncio.get_running_loop().time()
+        try:
+            await work()
+        except _TROUBLE as error:
+            log.warning("%s pauses for %.1f s: %r", name, pause_s, error)
+        if asyncio.get_running_loop().time() - started_at > _LONGEST_PAUSE_S:
+            pause_s = 0.1
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+async def _publish(database_url: str, redis: Redis) -> None:
+    """Publish what requests have left, and everything when the set in Redis is not complete."""
+    connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
+    try:
+        while True:
+            if not await publish.is_complete(redis):
+                await publish.rebuild(connection, redis)
+            if not await publish.step(connection, redis):
+                await asyncio.sleep(_IDLE_S)
+    finally:
+        connection.terminate()
+
+
+async def _ingest(database_url: str, redis: Redis) -> None:
+    """Ingest for as long as this worker holds the lease; otherwise stand by."""
+    connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
+    try:
+        while not await ingest.lease(connection):  # noqa: ASYNC110  another process holds it
+            await asyncio.sleep(_IDLE_S)
+        while True:
+            await ingest.step(connection, redis, wait_ms=int(_IDLE_S * 1000))
+    finally:
+        connection.terminate()

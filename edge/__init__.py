@@ -1,0 +1,1 @@
+"""The edge: address in, redirect out, one record per click."""

@@ -1,0 +1,87 @@
+"""`python -m edge`: one parent binds the socket; workers inherit it, and the shipper runs beside them."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from edge.settings import EdgeSettings
+from shared import metrics
+from shared.processes import Command, Supervisor
+from shared.settings import SettingsError, load
+
+_DRAIN_S = 5
+
+
+def main() -> None:
+    """Run the parent, or one worker of it when a socket is handed over."""
+    parser = argparse.ArgumentParser(prog="python -m edge", description="Serve short links.")
+    parser.add_argument("--socket", type=int, metavar="FD", help="be a worker on this inherited listening socket")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = load(EdgeSettings)
+        settings.redis()
+        if arguments.socket is None:
+            asyncio.run(_parent(settings))
+        else:
+            _worker(settings, socket.socket(fileno=arguments.socket))
+    except SettingsError as error:
+        sys.exit(str(error))
+
+
+async def _parent(settings: EdgeSettings) -> None:
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    try:
+        listening = socket.create_server((settings.edge_host, settings.edge_port), backlog=2048)
+        environment = {}
+        if settings.metrics_port is not None:
+            environment = metrics.prepare(settings.home / "metrics-edge")
+            metrics.serve(settings.metrics_host, settings.metrics_port)
+    except OSError as error:
+        raise SettingsError(
+            f"the edge can't listen on {settings.edge_host}:{settings.edge_port} or the metrics port: {error}"
+        ) from error
+    listening.setblocking(False)
+    fd = listening.fileno()
+    python = [sys.executable, "-m"]
+    async with Supervisor(logging.getLogger("edge").warning) as children:
+        await children.start(Command("shipper", [*python, "edge.shipper"], environment))
+        for number in range(1, settings.workers + 1):
+            await children.start(
+                Command(
+                    f"worker {number}",
+                    [*python, "edge", "--socket", str(fd)],
+                    environment,
+                    pass_fds=[fd],
+                    stop_within_s=_DRAIN_S + 2,
+                )
+            )
+        await stop.wait()
+
+
+def _worker(settings: EdgeSettings, listening: socket.socket) -> None:
+    from edge.app import build
+
+    config = uvicorn.Config(
+        build(settings),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        proxy_headers=False,  # redirect.py reads X-Forwarded-For itself, only for the click
+        server_header=False,
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Lookup: from an address to its entry, out of a bounded memory in front of Redis that the change stream keeps true.
+
+Rules of this file:
+
+1. Memory holds what was looked up, found or absent. Every change published in Redis is followed and applied to it.
+2. A looked-up answer is remembered only if no change of its address arrived while the lookup was in flight.
+3. An absence is certain only if the published set was complete, in the same epoch, before and after the question.
+   Otherwise the answer is `Unavailable`, never "not found".
+4. While Redis is away or incomplete, found links stay in memory and are used; absences are forgotten.
+5. Another epoch, a jump in the numbers of the changes, or numbers that went backwards: memory is emptied.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from typing import Never
+
+from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
+from shared.redis import LOST, Redis, RedisError, run_id, stream_entries
+
+log = logging.getLogger(__name__)
+
+_ABSENCES = 10_000
+_CHECK_EVERY_S = 1.0
+_AFTER_ERROR_S = 0.2
+
+
+class Unavailable(Exception):
+    """Nobody can say now whether there is a link: Redis is away, or not complete."""
+
+
+class _Flight:
+    """A lookup on its way; several visitors may wait for it."""
+
+    def __init__(self, task: "asyncio.Task[Entry | None]") -> None:
+        self.task = task
+        self.is_overtaken = False
+        """A change of the address arrived, so the answer may be old and is not remembered."""
+
+
+class Lookup:
+    """One per worker. `follow` must run for the answers to stay true.
+
+    `redis` answers lookups, within `timeout_s`; `changes` is a client of its own, because it blocks for a second.
+    """
+
+    def __init__(self, redis: Redis, changes: Redis, *, memory_entries: int, timeout_s: float = 0.25) -> None:
+        self._redis = redis
+        self._changes = changes
+        self._memory_entries = memory_entries
+        self._timeout_s = timeout_s
+        self._found: OrderedDict[Address, Published] = OrderedDict()
+        self._absent: OrderedDict[Address, None] = OrderedDict()
+        self._flights: dict[Address, _Flight] = {}
+        self._epoch: str | None = None
+        """The epoch while the set is known to be complete; None otherwise."""
+        self._memory_epoch: str | None = None
+        """The epoch that memory belongs to, kept while the set is incomplete."""
+        self._last = 0
+        """The number of the last change that was applied."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether an absence can be certain now."""
+        return self._epoch is not None
+
+    async def find(self, address: Address) -> Entry | None:
+        """The entry at an address, or None if there is certainly none. Raises `Unavailable`.
+
+        Lookups of the same address that are in flight at once ask Redis once.
+        """
+        if (published := self._found.get(address)) is not None:
+            self._found.move_to_end(address)
+            return published.entry
+        if address in self._absent:
+            return None
+        flight = self._flights.get(address)
+        if flight is None:
+            flight = self._flights[address] = _Flight(asyncio.create_task(self._ask(address)))
+            flight.task.add_done_callback(lambda _: self._flights.pop(address))
+        # Shielded: a visitor who goes away must not take the answer from the others.
+        return await asyncio.shield(flight.task)
+
+    async def _ask(self, address: Address) -> Entry | None:
+        epoch_before = self._epoch
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                value = await self._redis.get(address.key)
+                published = Published.from_bytes(value) if value is not None else None  # type: ignore[arg-type]
+                if published is None or published.entry is None:
+                    if epoch_before is None or await self._epoch_now() != epoch_before:
+                        raise Unavailable
+                    published = None
+        except (*LOST, RedisError, ValueError, KeyError) as error:
+            log.warning("can't look up %s: %r", address.key, error)
+            raise Unavailable from error
+        if not self._flights[address].is_overtaken:
+            self._remember(address, published)
+        return published.entry if published else None
+
+    async def _epoch_now(self) -> str | None:
+        reading = self._redis.pipeline(transaction=False)
+        reading.get(MARKER_KEY)
+        reading.info("server")
+        marker, info = await reading.execute()
+        return Marker.epoch_of(marker, run_id(info))
+
+    def _remember(self, address: Address, published: Published | None) -> None:
+        if published is not None:
+            self._found[address] = published
+            if len(self._found) > self._memory_entries:
+                self._found.popitem(last=False)
+        elif self._epoch is not None:
+            self._absent[address] = None
+            if len(self._absent) > _ABSENCES:
+                self._absent.popitem(last=False)
+
+    async def follow(self) -> Never:
+        """Keep memory true, for ever: read the marker every second and every change as it is published."""
+        while True:
+            try:
+                await self._check()
+                checked_at = time.monotonic()
+                while (left_s := checked_at + _CHECK_EVERY_S - time.monotonic()) > 0:
+                    await self._read_changes(block_ms=max(1, int(left_s * 1000)))
+            except (*LOST, RedisError, ValueError, KeyError) as error:
+                log.warning("can't follow the changes of links: %r", error)
+                self._doubt()
+                await asyncio.sleep(_AFTER_ERROR_S)
+
+    async def _check(self) -> None:
+        """Read the marker and catch up with the changes; only then is the set known to be complete."""
+        reading = self._changes.pipeline(transaction=False)
+        reading.get(MARKER_KEY)
+        reading.info("server")
+        reading.get(CHANGES_COUNTER)
+        marker, info, counter = await reading.execute()
+        newest = int(counter or 0)
+        epoch = Marker.epoch_of(marker, run_id(info))
+        if epoch is None:
+            self._doubt()
+            return
+        if epoch != self._memory_epoch or newest < self._last:
+            self._forget()
+            self._memory_epoch, self._last = epoch, newest
+        while self._last < newest:
+            before = self._last
+            await self._read_changes(block_ms=None)
+            if self._last == before:
+                log.warning("changes %d to %d are lost; memory is emptied", before + 1, newest)
+                self._forget()
+                self._last = newest
+        self._epoch = epoch
+
+    async def _read_changes(self, *, block_ms: int | None) -> None:
+        answer = await self._changes.xread({CHANGES_STREAM: f"{self._last}-0"}, count=1000, block=block_ms)
+        for entry_id, fields in stream_entries(answer):
+            number = int(entry_id.partition(b"-")[0])
+            if number != self._last + 1:
+                log.warning("changes %d to %d are lost; memory is emptied", self._last + 1, number - 1)
+                self._forget()
+            self._apply(Address.of_key(fields[b"key"].decode()), Published.from_bytes(fields[b"value"]))
+            self._last = number
+
+    def _apply(self, address: Address, change: Published) -> None:
+        if (flight := self._flights.get(address)) is not None:
+            flight.is_overtaken = True
+        self._absent.pop(address, None)
+        held = self._found.get(address)
+        if held is not None and held.version <= change.version:
+            if change.entry is None:
+                del self._found[address]
+            else:
+                self._found[address] = change
+
+    def _doubt(self) -> None:
+        self._epoch = None
+        self._absent.clear()
+
+    def _forget(self) -> None:
+        self._found.clear()
+        self._absent.clear()
+        for flight in self._flights.values():
+            flight.is_overtaken = True

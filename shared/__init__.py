@@ -1,0 +1,1 @@
+"""What edge and admin must agree on, and nothing else."""

@@ -1,0 +1,92 @@
+"""Clicks as edge and worker agree on them: one record, a batch of records, and the names in Redis.
+
+Rules of this file:
+
+1. A record is one line of JSON. JSON never holds a raw newline, so records are joined and split at newlines, on disk
+   as in Redis, without being read.
+2. A batch names its place: the spool it comes from and the number of its first record there. Whoever stores clicks
+   remembers the position per spool, which makes a second delivery harmless and a loss visible.
+3. Pure: no I/O, no clock.
+"""
+
+from typing import NamedTuple
+
+import orjson
+
+STREAM = "clicks"
+"""The Redis stream of batches."""
+
+GROUP = "ingest"
+"""The consumer group that ingests it."""
+
+COMMITTED_KEY = "clicks:committed"
+"""Hash, spool id -> the number of records of it that Postgres has."""
+
+GAPS_KEY = "clicks:gaps"
+"""Hash, spool id -> the position that ingest waits for, after a batch that began beyond it."""
+
+EPOCH_KEY = "clicks:epoch"
+"""A random word that vanishes when Redis loses its data; the shipper sets it and ships again when it has gone."""
+
+MAX_USER_AGENT = 512
+MAX_REFERRER = 2048
+
+
+class Click(NamedTuple):
+    """One redirect that happened, as the edge saw it."""
+
+    at_ms: int
+    """Milliseconds since 1970, UTC."""
+    link_id: int
+    organization_id: int
+    method: str
+    """GET or HEAD."""
+    address: str
+    """The visitor's IP address, canonical, or empty."""
+    user_agent: str
+    """At most `MAX_USER_AGENT` characters; empty when there was none."""
+    referrer: str
+    """At most `MAX_REFERRER` characters; empty when there was none."""
+
+    def to_bytes(self) -> bytes:
+        """The record, without a newline."""
+        return orjson.dumps(tuple(self))
+
+    @classmethod
+    def from_bytes(cls, record: bytes) -> "Click":
+        """The inverse of `to_bytes`. Raises ValueError for anything else."""
+        fields = orjson.loads(record)
+        if not isinstance(fields, list) or len(fields) != len(cls._fields):
+            raise ValueError("a click is a list of seven fields")
+        if any(type(value) is not kind for value, kind in zip(fields, _KINDS, strict=True)):
+            raise ValueError("a field of the click is of the wrong type")
+        if not all(0 <= number < limit for number, limit in zip(fields, _LIMITS, strict=False)):
+            raise ValueError("a number of the click is out of range")
+        return cls(*fields)
+
+
+_KINDS = (int, int, int, str, str, str, str)
+_LIMITS = (253_402_300_800_000, 2**63, 2**63)  # the year 10000; a Postgres bigint
+
+
+class Batch(NamedTuple):
+    """Consecutive records of one spool."""
+
+    spool: str
+    first: int
+    """The number of the first record in its spool, counted from 0."""
+    records: list[bytes]
+
+    @property
+    def end(self) -> int:
+        """The number of the first record after this batch."""
+        return self.first + len(self.records)
+
+    def to_fields(self) -> dict[str, str | int | bytes]:
+        """The fields of a stream entry."""
+        return {"spool": self.spool, "first": self.first, "records": b"\n".join(self.records)}
+
+    @classmethod
+    def from_fields(cls, fields: dict[bytes, bytes]) -> "Batch":
+        """The inverse of `to_fields`, as Redis returns it. Raises ValueError or KeyError for anything else."""
+        return cls(fields[b"spool"].decode("ascii"), int(fields[b"first"]), fields[b"records"].split(b"\n"))

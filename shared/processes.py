@@ -1,0 +1,140 @@
+"""Child processes: started so that they die with their parent, watched, started again, and stopped in order.
+
+Rules of this file:
+
+1. A child has a process group of its own: Ctrl-C reaches only the parent, which then stops the children one by one.
+2. A child dies with its parent, also when the parent is killed with SIGKILL (PR_SET_PDEATHSIG, Linux).
+3. A child that dies is started again after a delay that doubles from half a second to thirty; a child that ran for
+   thirty seconds begins at the shortest delay again. The reason is said each time.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)  # loaded here, because little is safe between fork and exec
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """How to run a child."""
+
+    name: str
+    argv: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the parent's own environment."""
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_within_s: float = 10.0
+    log: Path | None = None
+    """Gets the child's output; None: the parent's own."""
+    pass_fds: Sequence[int] = ()
+    directory: Path | None = None
+
+
+class Supervisor:
+    """Keeps children running until it is left. `say` gets one sentence per event.
+
+    Used as an async context manager: leaving it stops the children in the reverse order of their start.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._children: list[tuple[Command, asyncio.Task[None]]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for _command, task in reversed(self._children):
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def start(self, command: Command) -> None:
+        """Start a child and keep it running. Raises OSError when it can't be started at all."""
+        process = await _spawn(command)
+        self._children.append((command, asyncio.create_task(self._keep(command, process), name=command.name)))
+
+    async def _keep(self, command: Command, process: asyncio.subprocess.Process) -> None:
+        delay_s = _FIRST_DELAY_S
+        while True:
+            started_at = time.monotonic()
+            try:
+                status = await process.wait()
+            except asyncio.CancelledError:
+                await _stop(command, process)
+                raise
+            if time.monotonic() - started_at > _LONGEST_DELAY_S:
+                delay_s = _FIRST_DELAY_S
+            self._say(f"{command.name} (pid {process.pid}) {_reason(command, status)}; again in {delay_s:g} s")
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+            try:
+                process = await _spawn(command)
+            except OSError as error:
+                self._say(f"{command.name} can't be started again: {error}")
+                return
+
+
+async def _spawn(command: Command) -> asyncio.subprocess.Process:
+    parent = os.getpid()
+    log = command.log.open("ab") if command.log else None
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command.argv,
+            env={**os.environ, **command.environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=command.directory,
+            pass_fds=command.pass_fds,
+            start_new_session=True,
+            preexec_fn=lambda: _die_with(parent, command.stop_signal),
+        )
+    finally:
+        if log:
+            log.close()
+
+
+def _die_with(parent: int, stop_signal: signal.Signals) -> None:
+    """In the child, before exec: ask the kernel for `stop_signal` when the parent's thread ends."""
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal))
+        if os.getppid() != parent:  # the parent died before the kernel was asked
+            os._exit(1)
+
+
+async def _stop(command: Command, process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.send_signal(command.stop_signal)
+    try:
+        async with asyncio.timeout(command.stop_within_s):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _reason(command: Command, status: int) -> str:
+    said = _last_line(command.log)
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+    return f"{how} ({said})" if said else how
+
+
+def _last_line(log: Path | None) -> str:
+    if log is None or not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode("utf-8", "replace").split("\n")
+    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
