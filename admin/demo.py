@@ -206,13 +206,15 @@ class _Demo:
         return str(made.json()["data"]["id"])
 
     async def _follow(self, visit: Visit) -> int:
-        headers = {"host": HOSTNAME, "x-forwarded-for": visit.address}
-        sent = {"user-agent": visit.agent, "referer": visit.referrer}
-        request = self._edge.build_request(visit.method, visit.path, headers=headers)
-        for name, value in sent.items():
-            request.headers.pop(name, None)
-            if value:
-                request.headers[name] = value
+        headers = {
+            "host": HOSTNAME,
+            "x-forwarded-for": visit.address,
+            "user-agent": visit.agent,
+            "referer": visit.referrer,
+        }
+        sent = [(name.encode(), value.encode()) for name, value in headers.items() if value]
+        # Built without the client, which would add an agent of its own where the visitor had none.
+        request = httpx2.Request(visit.method, f"{self._edge.base_url}{visit.path[1:]}", headers=httpx2.Headers(sent))
         return (await self._edge.send(request)).status_code
 
     async def _counts(self, title: str, ids: dict[str, str]) -> dict[str, dict[str, int]]:

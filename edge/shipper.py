@@ -12,6 +12,7 @@ Runs as a process of its own beside the workers (`python -m edge.shipper`).
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import signal
@@ -36,6 +37,7 @@ _BATCH_BYTES = 256 * 1024
 _UNCOMMITTED_RECORDS = 20_000
 _IDLE_S = 0.05
 _AFTER_ERROR_S = 0.5
+_LAST_WORDS_S = 2.0
 
 
 @dataclass
@@ -135,7 +137,7 @@ class Shipper:
 
 
 async def run(settings: EdgeSettings, stop: asyncio.Event) -> None:
-    """Ship until told to stop; then ship what the spools still hold, once."""
+    """Ship until told to stop; then what the workers have left, if that is quick. The rest waits on disk."""
     settings.spool_directory.mkdir(parents=True, exist_ok=True)
     redis = open_redis(settings.redis(), timeout_s=2.0)
     shipper = Shipper(settings.spool_directory, redis)
@@ -151,6 +153,10 @@ async def run(settings: EdgeSettings, stop: asyncio.Event) -> None:
                 async with asyncio.timeout(pause_s):
                     await stop.wait()
             except TimeoutError:
+                pass
+    with contextlib.suppress(*LOST, RedisError):
+        async with asyncio.timeout(_LAST_WORDS_S):
+            while await shipper.step():
                 pass
     await redis.aclose()
 

@@ -1,0 +1,128 @@
+"""The servers that tests run on: a real PostgreSQL and a real Valkey for each test process, out of their wheels.
+
+Every test that asks for a database gets one of its own, cloned from a migrated template; every test that asks for Redis
+gets it empty. Nothing on PATH is used.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+import pytest
+
+from admin import database, embedded
+from admin.database import Connection, Pool
+from shared.redis import Redis, open_redis
+
+pytest_plugins = ["tests.houses"]
+
+# Nothing that is set where the tests run may reach them.
+for name in [name for name in os.environ if name.startswith("LINKWIRE_") or name in ("DATABASE_URL", "REDIS_URL")]:
+    del os.environ[name]
+
+# The data of tests may be lost with the machine; faults that need a careful Postgres start one of their own.
+_CARELESS = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
+
+
+class Servers(NamedTuple):
+    """Where this test process's servers are."""
+
+    postgres_url: str
+    redis_url: str
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    home = tmp_path_factory.mktemp("servers")
+    (home / "logs").mkdir()
+    started = [embedded.postgres(home, options=_CARELESS), embedded.valkey(home)]
+    processes = [run(server) for server in started]
+    try:
+        for server in started:
+            asyncio.run(embedded.wait_until_ready(server))
+        asyncio.run(_make_template(started[0].url))
+        yield Servers(started[0].url, started[1].url)
+    finally:
+        for server, process in zip(started, processes, strict=True):
+            process.send_signal(server.command.stop_signal)
+        for process in processes:
+            process.wait(10)
+
+
+def run(server: embedded.Server) -> "subprocess.Popen[bytes]":
+    """Start an embedded server; whoever starts it stops it."""
+    assert server.command.log is not None
+    with server.command.log.open("ab") as log:
+        return subprocess.Popen(server.command.argv, cwd="/", stdout=log, stderr=log, start_new_session=True)
+
+
+async def _make_template(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("create database template")
+    await connection.close()
+    connection = await asyncpg.connect(at_database(url, "template"))
+    await database.migrate(connection)
+    await connection.close()
+
+
+def at_database(url: str, name: str) -> str:
+    """The URL of another database on the same server."""
+    return url.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+async def database_url(servers: Servers) -> AsyncIterator[str]:
+    """A migrated database of this test's own."""
+    name = f"test_{secrets.token_hex(6)}"
+    connection = await asyncpg.connect(servers.postgres_url)
+    await connection.execute(f"create database {name} template template")
+    yield at_database(servers.postgres_url, name)
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    pool = await database.open_pool(database_url)
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+async def redis(servers: Servers) -> AsyncIterator[Redis]:
+    """Redis, empty."""
+    redis = open_redis(servers.redis_url, timeout_s=5.0)
+    await redis.flushall()
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[tuple[embedded.Server, "subprocess.Popen[bytes]"]]:
+    """A Valkey that a test may stop, kill and pause."""
+    (tmp_path / "logs").mkdir(exist_ok=True)
+    server = embedded.valkey(tmp_path)
+    process = run(server)
+    asyncio.run(embedded.wait_until_ready(server))
+    yield server, process
+    process.send_signal(signal.SIGCONT)
+    process.kill()
+    process.wait()
