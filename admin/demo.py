@@ -138,13 +138,12 @@ async def run(settings: AdminSettings, file: Path) -> bool:
         limits=limits,
         trust_env=False,
     )
-    edge = httpx2.AsyncClient(
-        base_url=f"http://127.0.0.1:{settings.edge_port}", timeout=30.0, limits=limits, trust_env=False
-    )
+    edge = httpx2.AsyncClient(timeout=30.0, limits=limits, trust_env=False)
+    edge_url = f"http://127.0.0.1:{settings.edge_port}"
     try:
         async with api, edge:
             with Progress(console=console) as progress:
-                return await _Demo(api, edge, replay, progress).run(console)
+                return await _Demo(api, edge, edge_url, replay, progress).run(console)
     except httpx2.HTTPError as error:
         raise CannotReplay(f"Linkwire does not answer: {error or type(error).__name__}") from error
 
@@ -152,9 +151,12 @@ async def run(settings: AdminSettings, file: Path) -> bool:
 class _Demo:
     """One replay; the clients are of the API and of the edge."""
 
-    def __init__(self, api: httpx2.AsyncClient, edge: httpx2.AsyncClient, replay: Replay, progress: Progress) -> None:
+    def __init__(
+        self, api: httpx2.AsyncClient, edge: httpx2.AsyncClient, edge_url: str, replay: Replay, progress: Progress
+    ) -> None:
         self._api = api
         self._edge = edge
+        self._edge_url = edge_url
         self._replay = replay
         self._progress = progress
         self._at_once = asyncio.Semaphore(_AT_ONCE)
@@ -214,7 +216,7 @@ class _Demo:
         }
         sent = [(name.encode(), value.encode()) for name, value in headers.items() if value]
         # Built without the client, which would add an agent of its own where the visitor had none.
-        request = httpx2.Request(visit.method, f"{self._edge.base_url}{visit.path[1:]}", headers=httpx2.Headers(sent))
+        request = httpx2.Request(visit.method, self._edge_url + visit.path, headers=httpx2.Headers(sent))
         return (await self._edge.send(request)).status_code
 
     async def _counts(self, title: str, ids: dict[str, str]) -> dict[str, dict[str, int]]:

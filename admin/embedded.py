@@ -131,7 +131,7 @@ def valkey(home: Path) -> Server:
     _write_private(
         configuration,
         f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {data}\n"
-        "appendonly yes\nappendfsync everysec\nsave ''\nmaxmemory-policy noeviction\n",
+        "appendonly yes\nappendfsync everysec\nsave ''\nmaxmemory-policy noeviction\nset-proc-title no\n",
     )
     url = f"redis://:{password}@127.0.0.1:{port}/0"
 

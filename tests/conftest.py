@@ -82,14 +82,18 @@ def at_database(url: str, name: str) -> str:
 
 
 @pytest.fixture
-async def database_url(servers: Servers) -> AsyncIterator[str]:
+def database_url(servers: Servers) -> Iterator[str]:
     """A migrated database of this test's own."""
     name = f"test_{secrets.token_hex(6)}"
-    connection = await asyncpg.connect(servers.postgres_url)
-    await connection.execute(f"create database {name} template template")
+
+    async def execute(statement: str) -> None:
+        connection = await asyncpg.connect(servers.postgres_url)
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(execute(f"create database {name} template template"))
     yield at_database(servers.postgres_url, name)
-    await connection.execute(f"drop database {name} with (force)")
-    await connection.close()
+    asyncio.run(execute(f"drop database {name} with (force)"))
 
 
 @pytest.fixture

@@ -18,15 +18,15 @@ class BadDestination(ValueError):
 def normal_destination(text: str) -> str:
     """The URL as a browser reads it (WHATWG), which is what is stored, and sent as `Location` unchanged.
 
-    Raises `BadDestination`. What a parser would quietly repair is refused before parsing: control characters vanish
-    and backslashes become slashes, so that the URL would lead elsewhere than it seems to.
+    Raises `BadDestination`. What a parser would quietly repair is refused before parsing, because the URL would lead
+    elsewhere than it seems to: control characters vanish; backslashes, and slashes too few or too many, become two.
     """
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
         raise BadDestination("A destination must not contain control characters.")
     if "\\" in text:
         raise BadDestination("A destination must not contain a backslash.")
-    if re.match(r"\s*https?:(?!//)", text, re.IGNORECASE):
-        raise BadDestination("A destination needs two slashes after its scheme.")
+    if re.match(r"\s*https?:(?!//[^/])", text, re.IGNORECASE):
+        raise BadDestination("A destination needs two slashes and a host after its scheme.")
     try:
         url = can_ada.parse(text)
     except ValueError as error:

@@ -4,6 +4,7 @@ Changes of one address are serial: they hold an advisory lock on it until they c
 lock. So per address a higher version is a later commit, which is what publication relies on.
 """
 
+import re
 import secrets
 from datetime import datetime
 from typing import NamedTuple
@@ -20,6 +21,7 @@ PATH_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
 
 PATH_LENGTH = 7
 _RANDOM_TRIES = 8
+_PUBLIC_ID = re.compile("[0-9A-Za-z]{16}")
 
 
 class Link(NamedTuple):
@@ -46,6 +48,8 @@ _COLUMNS = "id, public_id, owner_id, hostname, path, destination, title, created
 
 async def get(connection: Connection, organization_id: int, public_id: str, *, lock: bool = False) -> Link:
     """A link of this organization, locked against other changes if asked. Raises `NotFound`."""
+    if not _PUBLIC_ID.fullmatch(public_id):
+        raise NotFound("There is no such link.")
     row = await connection.fetchrow(
         f"/* links.get */ select {_COLUMNS} from links where organization_id = $1 and public_id = $2"  # noqa: S608
         + (" for update" if lock else ""),

@@ -173,7 +173,7 @@ class _Storing:
         )
         await self._connection.execute(
             """
-            /* ingest.advance */
+            /* ingest.finish */
             insert into click_sources (spool_id, position)
             select * from unnest($1::text[], $2::bigint[])
             on conflict (spool_id) do update set position = excluded.position, updated_at = now()""",

@@ -1,0 +1,211 @@
+"""Publication: versions, tombstones, and the rebuild of what Redis has lost."""
+
+import asyncio
+from collections.abc import Sequence
+
+import asyncpg
+import pytest
+
+from admin.database import Connection
+from admin.identity import organizations
+from admin.links import domains, links, publish
+from admin.links.links import Link
+from shared.links import CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
+from shared.redis import LOST, Redis, open_redis, stream_entries
+
+ADDRESS = Address("localhost", "/a")
+
+
+@pytest.fixture
+async def organization_id(connection: Connection) -> int:
+    await domains.open_to_all(connection, "localhost")
+    return await organizations.create(connection, name="one", tier="enterprise", email="a@b.example", password="x")
+
+
+async def new_link(
+    connection: Connection, organization_id: int, path: str = "/a", to: str = "https://a.example/"
+) -> Link:
+    async with connection.transaction():
+        return await links.create(
+            connection,
+            organization_id=organization_id,
+            owner_id="o-x",
+            hostname="localhost",
+            path=path,
+            destination=to,
+            title=None,
+        )
+
+
+async def lead(connection: Connection, link: Link, to: str) -> Link:
+    async with connection.transaction():
+        return await links.update(connection, link, link._replace(destination=to))
+
+
+async def held(redis: Redis, address: Address = ADDRESS) -> Published | None:
+    value = await redis.get(address.key)
+    assert value is None or isinstance(value, bytes)
+    return Published.from_bytes(value) if value else None
+
+
+async def numbers(redis: Redis) -> list[bytes]:
+    return [entry_id for entry_id, _fields in stream_entries(await redis.xread({CHANGES_STREAM: "0"}))]
+
+
+async def test_a_step_publishes_what_lives_there_now(
+    connection: Connection, redis: Redis, organization_id: int
+) -> None:
+    link = await new_link(connection, organization_id)
+    await lead(connection, link, "https://b.example/")
+    assert await publish.step(connection, redis) == 2
+    published = await held(redis)
+    assert published is not None
+    assert published.entry == Entry(link.id, organization_id, "https://b.example/")
+    assert await numbers(redis) == [b"1-0"]
+    assert await publish.step(connection, redis) == 0
+
+
+async def test_changes_are_numbered_without_gaps(connection: Connection, redis: Redis, organization_id: int) -> None:
+    for number in range(5):
+        await new_link(connection, organization_id, f"/{number}")
+    await publish.step(connection, redis)
+    assert await numbers(redis) == [b"1-0", b"2-0", b"3-0", b"4-0", b"5-0"]
+
+
+async def test_a_slow_publisher_cannot_bring_an_old_state_back(
+    connection: Connection, redis: Redis, organization_id: int
+) -> None:
+    link = await new_link(connection, organization_id)
+    await publish.step(connection, redis)
+    old = await redis.get(ADDRESS.key)
+    await lead(connection, link, "https://b.example/")
+    await publish.step(connection, redis)
+    new = await redis.get(ADDRESS.key)
+    assert isinstance(old, bytes)
+    await publish._write(redis, [(ADDRESS, Published.from_bytes(old))], announce=True)
+    assert await redis.get(ADDRESS.key) == new
+    assert len(await numbers(redis)) == 2
+
+
+async def test_nor_a_link_that_was_deleted(connection: Connection, redis: Redis, organization_id: int) -> None:
+    link = await new_link(connection, organization_id)
+    await publish.step(connection, redis)
+    old = await redis.get(ADDRESS.key)
+    async with connection.transaction():
+        await links.delete(connection, link)
+    await publish.step(connection, redis)
+    tombstone = await held(redis)
+    assert tombstone is not None
+    assert tombstone.entry is None
+    assert 0 < await redis.ttl(ADDRESS.key) <= 600
+    assert isinstance(old, bytes)
+    await publish._write(redis, [(ADDRESS, Published.from_bytes(old))], announce=True)
+    assert (await held(redis)) == tombstone
+    await new_link(connection, organization_id, to="https://again.example/")
+    await publish.step(connection, redis)
+    again = await held(redis)
+    assert again is not None and again.entry is not None
+    assert again.version > tombstone.version
+    assert await redis.ttl(ADDRESS.key) == -1
+
+
+async def test_marks_stay_while_redis_is_away(connection: Connection, redis: Redis, organization_id: int) -> None:
+    await new_link(connection, organization_id)
+    away = open_redis("redis://127.0.0.1:1", timeout_s=0.5)
+    with pytest.raises(LOST):
+        await publish.step(connection, away)
+    await publish.now(connection, away, [ADDRESS])
+    assert await publish.step(connection, redis) == 1
+    assert await held(redis) is not None
+
+
+async def test_a_request_waits_for_a_step_that_is_at_its_address(
+    connection: Connection, database_url: str, redis: Redis, organization_id: int
+) -> None:
+    await new_link(connection, organization_id)
+    other = await asyncpg.connect(database_url)
+    working = other.transaction()
+    await working.start()
+    assert len(await publish._take(other)) == 1
+    waiting = asyncio.create_task(publish.step(connection, redis, [ADDRESS]))
+    waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+    while not await other.fetchval(waits):
+        await asyncio.sleep(0.01)
+    assert not waiting.done()
+    await working.rollback()
+    assert await waiting == 1
+    await other.close()
+
+
+async def rebuilt(connection: Connection, redis: Redis) -> None:
+    assert not await publish.is_complete(redis)
+    assert await publish.rebuild(connection, redis)
+    assert await publish.is_complete(redis)
+
+
+async def all_held(redis: Redis, paths: Sequence[str]) -> dict[str, bool]:
+    found = {}
+    for path in paths:
+        published = await held(redis, Address("localhost", path))
+        found[path] = published is not None and published.entry is not None
+    return found
+
+
+async def test_a_rebuild_brings_everything_and_takes_away_the_rest(
+    connection: Connection, redis: Redis, organization_id: int
+) -> None:
+    for number in range(3):
+        await new_link(connection, organization_id, f"/{number}")
+    await publish.step(connection, redis)
+    await redis.flushall()
+    await redis.set("link:localhost/stray", Published(1, Entry(99, 1, "https://stray.example/")).to_bytes())
+    await rebuilt(connection, redis)
+    assert await all_held(redis, ["/0", "/1", "/2", "/stray"]) == {"/0": True, "/1": True, "/2": True, "/stray": False}
+
+
+async def test_an_older_redis_is_brought_up_to_date(connection: Connection, redis: Redis, organization_id: int) -> None:
+    """A snapshot from before an edit and a deletion comes back, under a marker of its former run."""
+    edited = await new_link(connection, organization_id, "/edited")
+    deleted = await new_link(connection, organization_id, "/deleted")
+    await rebuilt(connection, redis)
+    snapshot = {key: await redis.dump(key) for key in await redis.keys("*")}
+    await lead(connection, edited, "https://new.example/")
+    async with connection.transaction():
+        await links.delete(connection, deleted)
+    await publish.step(connection, redis)
+    await redis.flushall()
+    for key, value in snapshot.items():
+        assert isinstance(value, bytes)
+        await redis.restore(key, 0, value)
+    await redis.set(MARKER_KEY, Marker("old", "another-run").to_bytes())
+    await rebuilt(connection, redis)
+    now = await held(redis, edited.address)
+    assert now is not None and now.entry is not None
+    assert now.entry.destination == "https://new.example/"
+    assert await all_held(redis, ["/edited", "/deleted"]) == {"/edited": True, "/deleted": False}
+
+
+async def test_a_rebuild_does_not_complete_when_redis_lost_its_data_meanwhile(
+    connection: Connection, redis: Redis, organization_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await new_link(connection, organization_id)
+    mark_strays = publish._mark_strays
+
+    async def wiped_then_marked(connection: Connection, redis: Redis) -> int:
+        await redis.flushall()
+        return await mark_strays(connection, redis)
+
+    monkeypatch.setattr(publish, "_mark_strays", wiped_then_marked)
+    assert not await publish.rebuild(connection, redis)
+    assert not await publish.is_complete(redis)
+    monkeypatch.undo()
+    await rebuilt(connection, redis)
+    assert await held(redis) is not None
+
+
+async def test_a_rebuild_announces_no_changes(connection: Connection, redis: Redis, organization_id: int) -> None:
+    await new_link(connection, organization_id)
+    await publish.step(connection, redis)
+    await redis.flushall()
+    await rebuilt(connection, redis)
+    assert await numbers(redis) == []
