@@ -1,0 +1,1 @@
+"""What is measured: each module is a script, with its question at the top."""
