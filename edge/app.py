@@ -15,8 +15,6 @@ from edge.settings import EdgeSettings
 from edge.spool import Spool
 from shared.redis import open_redis
 
-_ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-
 
 def build(settings: EdgeSettings) -> Starlette:
     """The application of one worker. Redis may be away; the spool's directory is made."""
@@ -51,7 +49,7 @@ def build(settings: EdgeSettings) -> Starlette:
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
-            Route("/{path:path}", Redirect(lookup, spool, settings.trusted_proxies).__call__, methods=_ANY_METHOD),
+            Route("/{path:path}", Redirect(lookup, spool, settings.trusted_proxies)),
         ],
         lifespan=lifespan,
     )

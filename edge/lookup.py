@@ -92,7 +92,7 @@ class Lookup:
                     if epoch_before is None or await self._epoch_now() != epoch_before:
                         raise Unavailable
                     published = None
-        except (*LOST, RedisError, ValueError, KeyError) as error:
+        except (*LOST, RedisError, ValueError) as error:
             log.warning("can't look up %s: %r", address.key, error)
             raise Unavailable from error
         if not self._flights[address].is_overtaken:

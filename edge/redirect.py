@@ -5,12 +5,13 @@ import time
 from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from edge import pages
 from edge.lookup import Lookup, Unavailable
 from edge.spool import Spool
 from shared.clicks import MAX_REFERRER, MAX_USER_AGENT, Click
-from shared.links import BadAddress, Entry, address
+from shared.links import Entry, address
 from shared.visitor import Networks, client_address
 
 _REQUESTS = Counter("linkwire_requests", "Requests for short links, by outcome.", ["outcome"])
@@ -28,14 +29,20 @@ class Redirect:
         self._spool = spool
         self._trusted_proxies = trusted_proxies
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As an ASGI application, which gets every method."""
+        answer = await self.answer(Request(scope))
+        await answer(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
         """The whole story of a visit."""
         if request.method not in ("GET", "HEAD"):
             REFUSED.inc()
             return pages.method_not_allowed()
         try:
-            wanted = address(request.headers.get("host", ""), request.scope["raw_path"])
-        except BadAddress:
+            [host] = request.headers.getlist("host")  # none and several are a bad request (RFC 9112 §3.2)
+            wanted = address(host, request.scope["raw_path"])
+        except ValueError:
             REFUSED.inc()
             return pages.bad_request()
         try:

@@ -107,7 +107,8 @@ class Shipper:
         reading.hgetall(clicks.GAPS_KEY)
         epoch, committed, gaps = await reading.execute()
         for name, place in self._places.items():
-            place.committed = max(place.committed, int(committed.get(name.encode(), 0)))
+            # What Redis says counts also when it is less than before: Postgres may have been restored.
+            place.committed = int(committed.get(name.encode(), place.committed))
             if (position := gaps.get(name.encode())) is not None:
                 log.warning(
                     "ingest misses records of spool %s from %s on; shipping them again", name, position.decode()
@@ -125,7 +126,12 @@ class Shipper:
     async def _ship(self, place: _Place) -> int:
         if place.shipped - place.committed >= _UNCOMMITTED_RECORDS:
             return 0
-        batch = place.next_batch()
+        try:
+            batch = place.next_batch()
+        except FileNotFoundError:
+            log.error("the spool %s has been taken away", place.path)
+            del self._places[place.path.stem]
+            return 0
         if batch.records:
             await self._redis.xadd(clicks.STREAM, batch.to_fields())  # type: ignore[arg-type]
             SHIPPED.inc(len(batch.records))

@@ -140,12 +140,14 @@ class Published(NamedTuple):
 
     @classmethod
     def from_bytes(cls, value: bytes) -> "Published":
-        """The inverse of `to_bytes`. Raises ValueError or KeyError for anything else."""
+        """The inverse of `to_bytes`. Raises ValueError for anything else."""
         version, _, body = value.partition(b" ")
         if not body:
             return cls(int(version), None)
-        fields = orjson.loads(body)
-        return cls(int(version), Entry(fields["id"], fields["org"], fields["to"]))
+        match orjson.loads(body):
+            case {"id": int(link_id), "org": int(organization_id), "to": str(destination)}:
+                return cls(int(version), Entry(link_id, organization_id, destination))
+        raise ValueError("an entry has an id, an organization and a destination")
 
 
 class Marker(NamedTuple):

@@ -49,40 +49,46 @@ class Supervisor:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._children: list[tuple[Command, asyncio.Task[None]]] = []
+        self._children: list[_Child] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for _command, task in reversed(self._children):
-            task.cancel()
-            await asyncio.wait([task])
+        for child in reversed(self._children):
+            child.keeping.cancel()
+            await asyncio.wait([child.keeping])
+            await _stop(child)
 
     async def start(self, command: Command) -> None:
         """Start a child and keep it running. Raises OSError when it can't be started at all."""
-        process = await _spawn(command)
-        self._children.append((command, asyncio.create_task(self._keep(command, process), name=command.name)))
+        child = _Child(command, await _spawn(command))
+        child.keeping = asyncio.create_task(self._keep(child), name=command.name)
+        self._children.append(child)
 
-    async def _keep(self, command: Command, process: asyncio.subprocess.Process) -> None:
-        delay_s = _FIRST_DELAY_S
+    async def _keep(self, child: "_Child") -> None:
+        command, delay_s = child.command, _FIRST_DELAY_S
         while True:
             started_at = time.monotonic()
-            try:
-                status = await process.wait()
-            except asyncio.CancelledError:
-                await _stop(command, process)
-                raise
+            status = await child.process.wait()
             if time.monotonic() - started_at > _LONGEST_DELAY_S:
                 delay_s = _FIRST_DELAY_S
-            self._say(f"{command.name} (pid {process.pid}) {_reason(command, status)}; again in {delay_s:g} s")
+            self._say(f"{command.name} (pid {child.process.pid}) {_reason(command, status)}; again in {delay_s:g} s")
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
             try:
-                process = await _spawn(command)
+                child.process = await _spawn(command)
             except OSError as error:
                 self._say(f"{command.name} can't be started again: {error}")
                 return
+
+
+@dataclass
+class _Child:
+    command: Command
+    process: asyncio.subprocess.Process
+    """The one that runs, or the last one that did."""
+    keeping: "asyncio.Task[None]" = field(init=False)
 
 
 async def _spawn(command: Command) -> asyncio.subprocess.Process:
@@ -113,7 +119,8 @@ def _die_with(parent: int, stop_signal: signal.Signals) -> None:
             os._exit(1)
 
 
-async def _stop(command: Command, process: asyncio.subprocess.Process) -> None:
+async def _stop(child: _Child) -> None:
+    command, process = child.command, child.process
     if process.returncode is not None:
         return
     process.send_signal(command.stop_signal)

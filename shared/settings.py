@@ -1,8 +1,9 @@
 """Settings as data: each is declared once, with its name, its default and a sentence of help.
 
-Values come from the environment, then from `.env` in the working directory, then from the default. A secret may also
-be given as a file: `NAME_FILE` holds the path. A process reads all its settings once, into one frozen value; whatever
-is missing or malformed stops the start with a sentence that names the setting.
+Values come from the environment, then from `.env` in the working directory, then from the default. An empty value
+means unset, and one in the environment hides the one in the file. A secret may also be given as a file: `NAME_FILE`
+holds the path. A process reads all its settings once, into one frozen value; whatever is missing or malformed stops the
+start with a sentence that names the setting.
 """
 
 import dataclasses

@@ -100,9 +100,7 @@ def test_every_module_says_what_it_owns_and_stays_small(file: str) -> None:
 
 
 def test_nothing_in_the_repository_says_where_packages_come_from() -> None:
-    hosts = re.compile(
-        "|".join(("pypi" + r"\.org", "python" + "hosted", "npm" + r"js\.", "deb" + r"\.debian"))
-    )
+    hosts = re.compile("|".join(("pypi" + r"\.org", "python" + "hosted", "npm" + r"js\.", "deb" + r"\.debian")))
     for file in FILES:
         assert not hosts.search((ROOT / file).read_text(errors="replace")), file
 

@@ -1,0 +1,481 @@
+"""A visit, through the edge's whole application on a real Valkey: the answer, and the click that is kept of it."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from prometheus_client import REGISTRY
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from admin import embedded
+from edge.app import build
+from edge.settings import EdgeSettings
+from edge.spool import SUFFIX, is_finished
+from shared.clicks import MAX_REFERRER, MAX_USER_AGENT, Click
+from shared.links import Address, Entry, Published
+from shared.redis import Redis, open_redis
+from shared.settings import load
+from tests.conftest import Servers
+from tests.edge.publishing import PROMO, Publisher, living
+from tests.shared.waiting import end, until
+
+OwnValkey = tuple[embedded.Server, "subprocess.Popen[bytes]"]
+
+TARGET = "https://example.com/landing"
+PROXY = "127.0.0.1"  # trusted by default
+STRANGER = "198.51.100.9"
+
+
+class Edge:
+    """One worker's application, and visits to it."""
+
+    def __init__(self, app: ASGIApp, home: Path) -> None:
+        self._app = app
+        self.spool_directory = home / "spool"
+
+    async def visit(
+        self,
+        path: str = "/promo",
+        *,
+        method: str = "GET",
+        host: str | None = "go.example",
+        peer: str = PROXY,
+        raw_path: bytes | None = None,
+        headers: list[tuple[str, str | bytes]] | None = None,
+    ) -> httpx2.Response:
+        """One request. `raw_path` is sent as it is, where httpx2 would have tidied it; no `host`, no Host header."""
+        app = self._app if raw_path is None else _with_raw_path(self._app, raw_path)
+        transport = httpx2.ASGITransport(app=app, client=(peer, 50000))
+        async with httpx2.AsyncClient(transport=transport, trust_env=False) as visitor:
+            request = visitor.build_request(method, "http://go.example" + path)
+            del request.headers["host"], request.headers["user-agent"]
+            fields = [*([("host", host)] if host is not None else []), *(headers or [])]
+            sent = [(_bytes(name), _bytes(value)) for name, value in fields]
+            request.headers = httpx2.Headers([*request.headers.raw, *sent])
+            return await visitor.send(request)
+
+    def clicks(self) -> list[Click]:
+        """What is in the spool."""
+        lines = [path.read_bytes().splitlines() for path in self.spool_directory.glob("*" + SUFFIX)]
+        return [Click.from_bytes(record) for records in lines for record in records]
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode("latin-1") if isinstance(text, str) else text
+
+
+def _with_raw_path(app: ASGIApp, raw_path: bytes) -> ASGIApp:
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "raw_path": raw_path}, receive, send)
+
+    return wrapped
+
+
+@contextlib.asynccontextmanager
+async def edge_on(url: str, home: Path, **environment: str) -> AsyncIterator[Edge]:
+    """An edge that runs, with what its settings are read from."""
+    app = build(load(EdgeSettings, {"LINKWIRE_HOME": str(home), "REDIS_URL": url, **environment}, home))
+    async with app.router.lifespan_context(app):
+        yield Edge(app, home)
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__qualname__", "") == "Lookup.follow":
+            await end(task)
+
+
+async def until_ready(edge: Edge) -> None:
+    async def is_ready() -> bool:
+        return (await edge.visit("/readyz")).status_code == 200
+
+    await until(is_ready)
+
+
+@pytest.fixture
+def publisher(redis: Redis) -> Publisher:
+    return Publisher(redis)
+
+
+@pytest.fixture
+async def edge(servers: Servers, publisher: Publisher, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge that is ready, with one link at go.example/promo."""
+    await publisher.complete()
+    await publisher.put(PROMO, living(to=TARGET))
+    async with edge_on(servers.redis_url, tmp_path) as edge:
+        await until_ready(edge)
+        yield edge
+
+
+# The answer.
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_visit_is_sent_to_the_destination_and_no_cache_keeps_the_answer(edge: Edge, method: str) -> None:
+    answer = await edge.visit(method=method)
+    assert answer.status_code == 302
+    assert answer.headers["location"] == TARGET
+    assert answer.headers["cache-control"] == "private, no-store"
+    assert answer.content == b""
+
+
+@pytest.mark.parametrize(
+    "destination",
+    [
+        pytest.param("https://example.com/a%20b?x=1&y=%7Bz%7D#part", id="escapes stay as they are"),
+        pytest.param("https://example.com/?q={a}|b^c`d\"e'<f>", id="what a library would escape stays as it is"),
+        pytest.param("https://example.com/%", id="a percent sign that escapes nothing stays alone"),
+        pytest.param("https://xn--mnchen-3ya.de/", id="a hostname in its ASCII form"),
+        pytest.param("https://example.com/?utm_source=a+b&next=https://other.example/?a=b%26c", id="a query"),
+        pytest.param("https://example.com/" + "x" * 6000, id="a long one"),
+    ],
+)
+async def test_the_destination_is_sent_exactly_as_it_is_stored(
+    edge: Edge, publisher: Publisher, destination: str
+) -> None:
+    await publisher.change(Address("go.example", "/exact"), living(to=destination))
+    answer = await edge.visit("/exact")
+    assert answer.headers.get_list("location") == [destination]
+
+
+async def test_the_visitors_query_finds_the_link_and_is_not_passed_on(edge: Edge) -> None:
+    answer = await edge.visit("/promo?fbclid=abc")
+    assert (answer.status_code, answer.headers["location"]) == (302, TARGET)
+
+
+@pytest.mark.parametrize("host", ["go.example", "GO.Example", "go.example:8000", "go.example.", "Go.Example.:80"])
+async def test_every_spelling_of_the_host_is_the_same_host(edge: Edge, host: str) -> None:
+    assert (await edge.visit(host=host)).headers.get("location") == TARGET
+
+
+@pytest.mark.parametrize(
+    "raw_path",
+    [
+        pytest.param(b"/promo/", id="with a slash at its end"),
+        pytest.param(b"/%70romo", id="with an escape that needs none"),
+        pytest.param(b"/%70%72%6F%6d%6f/", id="with nothing but escapes"),
+        pytest.param(b"/./promo", id="with a dot segment"),
+        pytest.param(b"/x/../promo", id="with a way back"),
+        pytest.param(b"/x/%2e%2E/promo/.", id="with escaped dots"),
+    ],
+)
+async def test_every_spelling_of_the_path_is_the_same_path(edge: Edge, raw_path: bytes) -> None:
+    assert (await edge.visit(raw_path=raw_path)).headers.get("location") == TARGET
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "stored"),
+    [
+        pytest.param("/Grüße".encode(), "/Gr%C3%BC%C3%9Fe", id="UTF-8 that was not escaped"),
+        pytest.param(b"/Gr%c3%bc%c3%9fe", "/Gr%C3%BC%C3%9Fe", id="escapes in lower case"),
+        pytest.param(b"/a%2fb", "/a%2Fb", id="an escaped slash"),
+        pytest.param(b"/100%", "/100%25", id="a percent sign that escapes nothing"),
+        pytest.param(b"/", "/", id="the root"),
+    ],
+)
+async def test_a_link_with_an_unusual_path_is_found(
+    edge: Edge, publisher: Publisher, raw_path: bytes, stored: str
+) -> None:
+    await publisher.change(Address("go.example", stored), living(to="https://example.com/unusual"))
+    assert (await edge.visit(raw_path=raw_path)).headers.get("location") == "https://example.com/unusual"
+
+
+@pytest.mark.parametrize(
+    ("host", "raw_path"),
+    [
+        pytest.param("other.example", b"/promo", id="another host"),
+        pytest.param("sub.go.example", b"/promo", id="a host below it"),
+        pytest.param("go.example", b"/Promo", id="another case of the path"),
+        pytest.param("go.example", b"/promo/x", id="a path below it"),
+        pytest.param("go.example", b"//promo", id="an empty segment before it"),
+        pytest.param("go.example", b"/x%2F..%2Fpromo", id="slashes that are none"),
+        pytest.param("go.example", b"/promo%00", id="something after it"),
+        pytest.param("go.example", b"/", id="the root"),
+    ],
+)
+async def test_where_there_certainly_is_no_link_a_page_says_so(edge: Edge, host: str, raw_path: bytes) -> None:
+    answer = await edge.visit(host=host, raw_path=raw_path)
+    assert answer.status_code == 404
+    assert "There is no link here" in answer.text
+    assert answer.headers["cache-control"] == "private, no-store"
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "location" not in answer.headers
+    assert edge.clicks() == []
+
+
+async def test_a_head_of_a_page_has_no_body(edge: Edge) -> None:
+    answer = await edge.visit("/nothing", method="HEAD")
+    assert (answer.status_code, answer.content) == (404, b"")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
+async def test_a_link_is_followed_with_get_or_head_only(edge: Edge, method: str) -> None:
+    for path in ("/promo", "/nothing"):
+        answer = await edge.visit(path, method=method)
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == "GET, HEAD"
+        assert "location" not in answer.headers
+    assert edge.clicks() == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        pytest.param(None, id="none"),
+        pytest.param("", id="an empty one"),
+        pytest.param("[::1]:8000", id="an IPv6 address"),
+        pytest.param("go.example:http", id="a port that is no number"),
+        pytest.param("go..example", id="an empty label"),
+        pytest.param("go.example, other.example", id="two in one"),
+        pytest.param("user@go.example", id="a user"),
+        pytest.param("go.example/promo", id="a path"),
+        pytest.param("g" * 64 + ".example", id="a label that is too long"),
+        pytest.param("g\x80\xff.example", id="bytes that are no text"),
+    ],
+)
+async def test_a_host_header_that_names_no_host_is_a_bad_request(edge: Edge, host: str | None) -> None:
+    answer = await edge.visit(host=host)
+    assert answer.status_code == 400
+    assert "This request names no address" in answer.text
+    assert answer.headers["cache-control"] == "private, no-store"
+    assert edge.clicks() == []
+
+
+async def test_a_request_that_names_two_hosts_is_a_bad_request(edge: Edge) -> None:
+    """RFC 9112 §3.2; whoever stands in front of the edge may have believed the other one."""
+    answer = await edge.visit(host="go.example", headers=[("host", "other.example")])
+    assert answer.status_code == 400
+
+
+async def test_while_the_links_are_not_complete_a_miss_is_asked_to_try_again(
+    servers: Servers, publisher: Publisher, tmp_path: Path
+) -> None:
+    await publisher.put(PROMO, living(to=TARGET))
+    async with edge_on(servers.redis_url, tmp_path) as edge:
+        answer = await edge.visit("/nothing")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "Please try again" in answer.text
+        assert answer.headers["cache-control"] == "private, no-store"
+        assert (await edge.visit("/promo")).headers["location"] == TARGET
+        await publisher.complete()
+
+        async def is_certain() -> bool:
+            return (await edge.visit("/nothing")).status_code == 404
+
+        await until(is_certain)
+
+
+async def test_while_redis_hangs_remembered_links_redirect_at_once_and_others_are_asked_to_try_again(
+    own_valkey: OwnValkey, tmp_path: Path
+) -> None:
+    server, process = own_valkey
+    redis = open_redis(server.url, timeout_s=5.0)
+    publisher = Publisher(redis)
+    await publisher.complete()
+    await publisher.put(PROMO, living(to=TARGET))
+    await redis.aclose()
+    async with edge_on(server.url, tmp_path) as edge:
+        await until_ready(edge)
+        assert (await edge.visit()).status_code == 302
+        process.send_signal(signal.SIGSTOP)
+        asked_at = time.monotonic()
+        assert (await edge.visit("/nothing")).status_code == 503
+        assert 0.2 < time.monotonic() - asked_at < 0.8
+        asked_at = time.monotonic()
+        assert (await edge.visit()).headers["location"] == TARGET
+        assert time.monotonic() - asked_at < 0.2
+        assert (await edge.visit("/healthz")).status_code == 200
+        assert len(edge.clicks()) == 2
+        process.send_signal(signal.SIGCONT)
+
+
+# The click.
+
+
+async def test_a_redirect_leaves_one_click_with_what_was_seen(edge: Edge) -> None:
+    before_ms = time.time_ns() // 1_000_000
+    await edge.visit(
+        peer=STRANGER, headers=[("user-agent", "Mozilla/5.0 (X11)"), ("referer", "https://news.example/a?b=c")]
+    )
+    [click] = edge.clicks()
+    assert before_ms <= click.at_ms <= time.time_ns() // 1_000_000
+    assert click == Click(
+        at_ms=click.at_ms,
+        link_id=7,
+        organization_id=3,
+        method="GET",
+        address=STRANGER,
+        user_agent="Mozilla/5.0 (X11)",
+        referrer="https://news.example/a?b=c",
+    )
+
+
+async def test_each_visit_leaves_a_click_in_the_order_of_the_visits(edge: Edge, publisher: Publisher) -> None:
+    await publisher.change(Address("go.example", "/b"), Published(1, Entry(8, 4, TARGET)))
+    for path, method in (("/promo", "GET"), ("/b", "HEAD"), ("/promo", "HEAD")):
+        await edge.visit(path, method=method)
+    assert [(click.link_id, click.organization_id, click.method) for click in edge.clicks()] == [
+        (7, 3, "GET"),
+        (8, 4, "HEAD"),
+        (7, 3, "HEAD"),
+    ]
+
+
+async def test_what_a_visitor_does_not_say_is_empty(edge: Edge) -> None:
+    await edge.visit()
+    [click] = edge.clicks()
+    assert (click.user_agent, click.referrer) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        pytest.param(b"a" * (MAX_USER_AGENT + 1), "a" * MAX_USER_AGENT, id="a long one is cut"),
+        pytest.param(b"a" * MAX_USER_AGENT, "a" * MAX_USER_AGENT, id="one of the allowed length is whole"),
+        pytest.param("Grüße 日本".encode(), "Grüße 日本", id="UTF-8 is read as such"),
+        pytest.param("ü".encode() * (MAX_USER_AGENT + 1), "ü" * MAX_USER_AGENT, id="characters are counted, not bytes"),
+        pytest.param(b"a\xffb", "a\N{REPLACEMENT CHARACTER}b", id="bytes that are no text are replaced"),
+        pytest.param(b'"quoted"\t\\', '"quoted"\t\\', id="quotes and backslashes are kept"),
+    ],
+)
+async def test_the_user_agent_is_kept_as_bounded_text(edge: Edge, sent: bytes, kept: str) -> None:
+    answer = await edge.visit(headers=[("user-agent", sent)])
+    assert answer.status_code == 302
+    assert [click.user_agent for click in edge.clicks()] == [kept]
+
+
+async def test_a_long_referrer_is_cut(edge: Edge) -> None:
+    await edge.visit(headers=[("referer", "r" * (MAX_REFERRER + 1))])
+    assert [click.referrer for click in edge.clicks()] == ["r" * MAX_REFERRER]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "kept"),
+    [
+        pytest.param(PROXY, ["203.0.113.7"], "203.0.113.7", id="a trusted proxy is believed"),
+        pytest.param(STRANGER, ["203.0.113.7"], STRANGER, id="a stranger is not"),
+        pytest.param(PROXY, ["1.1.1.1, 203.0.113.7"], "203.0.113.7", id="what a stranger told a proxy is not"),
+        pytest.param(PROXY, ["203.0.113.7, 127.0.0.2"], "203.0.113.7", id="two trusted proxies"),
+        pytest.param(PROXY, ["1.1.1.1", "203.0.113.7"], "203.0.113.7", id="the last of two headers was added last"),
+        pytest.param("::1", ["2001:DB8::0:7"], "2001:db8::7", id="IPv6"),
+        pytest.param(PROXY, [], PROXY, id="a proxy that says nothing"),
+    ],
+)
+async def test_the_address_of_a_click_is_what_trusted_proxies_say(
+    edge: Edge, peer: str, forwarded_for: list[str], kept: str
+) -> None:
+    await edge.visit(peer=peer, headers=[("x-forwarded-for", said) for said in forwarded_for])
+    assert [click.address for click in edge.clicks()] == [kept]
+
+
+async def test_the_setting_says_which_proxies_are_trusted(
+    servers: Servers, publisher: Publisher, tmp_path: Path
+) -> None:
+    await publisher.put(PROMO, living())
+    async with edge_on(servers.redis_url, tmp_path, LINKWIRE_TRUSTED_PROXIES="198.51.100.0/24") as edge:
+        for peer in (STRANGER, PROXY):
+            await edge.visit(peer=peer, headers=[("x-forwarded-for", "203.0.113.7")])
+        assert [click.address for click in edge.clicks()] == ["203.0.113.7", PROXY]
+
+
+async def test_a_spool_that_can_not_be_written_costs_the_click_and_never_the_redirect(edge: Edge) -> None:
+    dropped = _counted("linkwire_clicks_dropped_total")
+    shutil.rmtree(edge.spool_directory)
+    assert (await edge.visit()).headers["location"] == TARGET
+    assert _counted("linkwire_clicks_dropped_total") - dropped == 1
+
+
+# Around it.
+
+
+async def test_the_edge_is_healthy_without_redis_and_ready_only_with_the_complete_links(
+    servers: Servers, publisher: Publisher, tmp_path: Path
+) -> None:
+    async with edge_on(servers.redis_url, tmp_path) as edge:
+        assert (await edge.visit("/healthz")).status_code == 200
+        not_ready = await edge.visit("/readyz")
+        assert (not_ready.status_code, not_ready.headers["content-type"]) == (503, "text/plain; charset=utf-8")
+        await publisher.complete()
+        await until_ready(edge)
+        await publisher.void()
+
+        async def is_not_ready() -> bool:
+            return (await edge.visit("/readyz")).status_code == 503
+
+        await until(is_not_ready)
+        assert (await edge.visit("/healthz")).status_code == 200
+
+
+async def test_health_is_told_whatever_host_is_asked_and_leaves_no_click(edge: Edge) -> None:
+    for path in ("/healthz", "/readyz"):
+        for host in ("10.1.2.3:8000", "[::1]", None):
+            assert (await edge.visit(path, host=host)).text == "ok\n"
+    assert edge.clicks() == []
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 503])
+async def test_a_page_holds_nothing_that_a_visitor_sent(edge: Edge, publisher: Publisher, status: int) -> None:
+    said = "visitorsaid"
+    if status == 503:
+        await publisher.void()
+    host = {400: f"<{said}>"}.get(status, f"{said}.example")
+    headers: list[tuple[str, str | bytes]] = [
+        (name, said) for name in ("user-agent", "referer", "x-forwarded-for", "x-forwarded-host", "cookie", "accept")
+    ]
+
+    async def visit() -> httpx2.Response:
+        return await edge.visit(
+            f"/{said}?{said}",
+            method={405: "POST"}.get(status, "GET"),
+            host=host,
+            raw_path=f"/<script>{said}</script>".encode(),
+            headers=headers,
+        )
+
+    answer = await visit()
+    assert answer.status_code == status
+    assert said not in answer.text
+    assert "<script" not in answer.text
+    assert not any(said in value for value in answer.headers.values())
+
+
+async def test_requests_are_counted_by_their_outcome(servers: Servers, publisher: Publisher, tmp_path: Path) -> None:
+    await publisher.put(PROMO, living())
+    async with edge_on(servers.redis_url, tmp_path) as edge:
+        before = _outcomes()
+        await edge.visit()
+        await edge.visit("/nothing")
+        await edge.visit(host="")
+        await edge.visit(method="POST")
+        await publisher.complete()
+        await until_ready(edge)
+        await edge.visit("/nothing")
+        assert {outcome: count - before[outcome] for outcome, count in _outcomes().items()} == {
+            "redirected": 1,
+            "unavailable": 1,
+            "refused": 2,
+            "not_found": 1,
+        }
+
+
+def _outcomes() -> dict[str, float]:
+    names = ("redirected", "unavailable", "refused", "not_found")
+    return {name: _counted("linkwire_requests_total", outcome=name) for name in names}
+
+
+def _counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_stopping_finishes_the_spool(servers: Servers, publisher: Publisher, tmp_path: Path) -> None:
+    await publisher.put(PROMO, living())
+    async with edge_on(servers.redis_url, tmp_path) as edge:
+        await edge.visit()
+        [path] = edge.spool_directory.glob("*" + SUFFIX)
+        assert not is_finished(path)
+    assert is_finished(path)
+    assert len(edge.clicks()) == 1

@@ -1,0 +1,130 @@
+"""Clicks and batches survive the way to disk, to Redis and back; anything else is refused as promised."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from shared.clicks import STREAM, Batch, Click
+from shared.redis import Redis
+
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+_CLICKS = st.builds(
+    Click,
+    at_ms=st.integers(0, 253_402_300_799_999),
+    link_id=st.integers(0, 2**63 - 1),
+    organization_id=st.integers(0, 2**63 - 1),
+    method=st.sampled_from(["GET", "HEAD"]),
+    address=st.ip_addresses().map(str) | st.just(""),
+    user_agent=_TEXTS,
+    referrer=_TEXTS,
+)
+_RECORDS = st.binary(max_size=30).map(lambda record: record.replace(b"\n", b""))
+_BATCHES = st.builds(
+    Batch,
+    st.from_regex(r"[0-9a-f]{16}", fullmatch=True),
+    st.integers(0, 2**63),
+    st.lists(_RECORDS, min_size=1, max_size=10),
+)
+CLICK = Click(1_700_000_000_000, 7, 3, "GET", "203.0.113.7", "Mozilla/5.0", "https://news.example/")
+
+
+@given(_CLICKS)
+def test_a_click_is_read_as_it_was_recorded(click: Click) -> None:
+    assert Click.from_bytes(click.to_bytes()) == click
+
+
+@given(_CLICKS)
+def test_a_record_is_one_line_whatever_the_visitor_sent(click: Click) -> None:
+    assert b"\n" not in click.to_bytes()
+    assert click.to_bytes().splitlines() == [click.to_bytes()]
+
+
+def test_the_format_of_a_record_is_what_it_was() -> None:
+    """Spools wait on disk while the worker is replaced by another version."""
+    record = b'[1700000000000,7,3,"GET","203.0.113.7","Mozilla/5.0","https://news.example/"]'
+    assert CLICK.to_bytes() == record
+    assert Click.from_bytes(record) == CLICK
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(list(CLICK)[:-1], id="a field too few"),
+        pytest.param([*CLICK, ""], id="a field too many"),
+        pytest.param({**CLICK._asdict()}, id="an object"),
+        pytest.param(["now", *CLICK[1:]], id="a time that is text"),
+        pytest.param([1.5, *CLICK[1:]], id="a time that is no whole number"),
+        pytest.param([True, *CLICK[1:]], id="a time that is a truth value"),
+        pytest.param([None, *CLICK[1:]], id="no time"),
+        pytest.param([-1, *CLICK[1:]], id="a time before 1970"),
+        pytest.param([253_402_300_800_000, *CLICK[1:]], id="a time after the year 9999"),
+        pytest.param([CLICK[0], -1, *CLICK[2:]], id="a negative link"),
+        pytest.param([CLICK[0], 2**63, *CLICK[2:]], id="a link beyond what Postgres counts to"),
+        pytest.param([*CLICK[:2], -1, *CLICK[3:]], id="a negative organization"),
+        pytest.param([*CLICK[:2], 2**63, *CLICK[3:]], id="an organization beyond what Postgres counts to"),
+        pytest.param([*CLICK[:3], 1, *CLICK[4:]], id="a method that is a number"),
+        pytest.param([*CLICK[:6], None], id="no referrer"),
+        pytest.param([*CLICK[:5], ["a"], ""], id="an agent that is a list"),
+    ],
+)
+def test_a_record_that_is_no_click_is_refused(fields: object) -> None:
+    with pytest.raises(ValueError):
+        Click.from_bytes(orjson.dumps(fields))
+
+
+@given(
+    st.binary(max_size=60)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | _TEXTS,
+        lambda inner: st.lists(inner, max_size=8) | st.dictionaries(_TEXTS, inner, max_size=3),
+    ).map(orjson.dumps)
+)
+@example(b"[" * 2000)
+@example(b'[1e400,7,3,"","","",""]')
+@example(b"\xff")
+def test_any_other_record_is_refused_with_the_error_that_is_promised(record: bytes) -> None:
+    try:
+        click = Click.from_bytes(record)
+    except ValueError:
+        return
+    assert Click.from_bytes(click.to_bytes()) == click
+
+
+@given(_BATCHES)
+def test_a_batch_ends_where_the_next_one_begins(batch: Batch) -> None:
+    assert batch.end == batch.first + len(batch.records)
+    assert batch._replace(records=[]).end == batch.first
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=_BATCHES)
+async def test_a_batch_is_read_from_the_stream_as_it_was_put_there(redis: Redis, batch: Batch) -> None:
+    entry_id = await redis.xadd(STREAM, batch.to_fields())  # type: ignore[arg-type]
+    [(_, fields)] = await _entries(redis, entry_id)
+    assert Batch.from_fields(fields) == batch
+
+
+async def _entries(redis: Redis, entry_id: Any) -> Any:
+    return await redis.xrange(STREAM, entry_id, entry_id)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([b"spool", b"first", b"records", b"other"]), st.binary(max_size=20) | st.just(b"12")
+    )
+)
+@example({b"spool": b"\xff", b"first": b"0", b"records": b""})
+@example({b"spool": b"a", b"first": b"9" * 5000, b"records": b""})
+@example({b"spool": b"a", b"first": b"", b"records": b""})
+@example({})
+def test_any_other_entry_is_refused_with_the_errors_that_are_promised(fields: dict[bytes, bytes]) -> None:
+    try:
+        batch = Batch.from_fields(fields)
+    except (ValueError, KeyError):
+        return
+    assert b"\n".join(batch.records) == fields[b"records"]
+    assert batch.spool.encode() == fields[b"spool"]
+    assert batch.first == int(fields[b"first"])

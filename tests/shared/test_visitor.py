@@ -1,0 +1,115 @@
+"""Facts about a visitor: who is automatic, and whose address a click has."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.visitor import client_address, is_bot, networks
+from tests.houses import BROWSER
+
+PROXIES = networks("127.0.0.0/8, ::1, 10.0.0.0/8, 2001:db8:f::/48")
+_ADDRESSES = st.ip_addresses().filter(lambda it: it.version == 4 or (it.ipv4_mapped is None and it.scope_id is None))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "address"),
+    [
+        pytest.param("203.0.113.7", "", "203.0.113.7", id="nobody in between: the peer"),
+        pytest.param("203.0.113.7", "198.51.100.1", "203.0.113.7", id="a stranger is not believed"),
+        pytest.param("127.0.0.1", "203.0.113.7", "203.0.113.7", id="a trusted proxy is believed"),
+        pytest.param("127.0.0.1", "", "127.0.0.1", id="a trusted proxy that says nothing is the visitor"),
+        pytest.param("127.0.0.1", "1.1.1.1, 203.0.113.7", "203.0.113.7", id="what the visitor wrote itself is not"),
+        pytest.param("127.0.0.1", "203.0.113.7, 10.0.0.2,10.0.0.3", "203.0.113.7", id="a chain of trusted proxies"),
+        pytest.param("127.0.0.1", "10.0.0.9, 10.0.0.2", "10.0.0.9", id="a visitor from inside the trusted networks"),
+        pytest.param("127.0.0.1", "  203.0.113.7\t", "203.0.113.7", id="spaces around an address"),
+        pytest.param("127.0.0.1", "unknown", "127.0.0.1", id="a word instead of an address: who said it"),
+        pytest.param("127.0.0.1", "1.1.1.1, unknown, 10.0.0.2", "10.0.0.2", id="nothing is believed beyond a word"),
+        pytest.param("127.0.0.1", "203.0.113.7,", "127.0.0.1", id="an empty place is no address"),
+        pytest.param("127.0.0.1", "203.0.113.007", "127.0.0.1", id="an ambiguous number is no address"),
+        pytest.param("::1", "2001:DB8:0:0::7", "2001:db8::7", id="IPv6 in its shortest form"),
+        pytest.param("2001:db8:f::1", "203.0.113.7", "203.0.113.7", id="a trusted network of IPv6"),
+        pytest.param("::ffff:203.0.113.7", "", "203.0.113.7", id="an IPv4 peer on an IPv6 socket"),
+        pytest.param("::ffff:127.0.0.1", "203.0.113.7", "203.0.113.7", id="a trusted one on an IPv6 socket"),
+        pytest.param("127.0.0.1", "::ffff:203.0.113.7", "203.0.113.7", id="an IPv4 visitor as a proxy saw it on IPv6"),
+        pytest.param("", "203.0.113.7", "", id="a unix socket"),
+        pytest.param("testclient", "", "", id="a peer without an address"),
+    ],
+)
+def test_the_address_of_a_visitor(peer: str, forwarded_for: str, address: str) -> None:
+    assert client_address(peer, forwarded_for, PROXIES) == address
+
+
+@given(peer=_ADDRESSES, forwarded_for=st.text(max_size=60))
+def test_where_nobody_is_trusted_nothing_that_is_said_counts(peer: object, forwarded_for: str) -> None:
+    assert client_address(str(peer), forwarded_for, ()) == str(peer)
+
+
+@given(
+    written=st.text(max_size=40),
+    visitor=_ADDRESSES.filter(lambda it: not any(it in network for network in PROXIES)),
+    proxies=st.lists(st.ip_addresses(network="10.0.0.0/8"), min_size=1, max_size=4),
+)
+def test_a_visitor_can_not_choose_an_address_by_what_it_writes(
+    written: str, visitor: object, proxies: list[object]
+) -> None:
+    """Each proxy appends the address it was called from to what it got."""
+    *appended, last = [visitor, *proxies]
+    forwarded_for = ", ".join([written, *map(str, appended)])
+    assert client_address(str(last), forwarded_for, PROXIES) == str(visitor)
+
+
+@given(peer=st.text(max_size=20) | _ADDRESSES.map(str), forwarded_for=st.text("0123456789abcdef.:, ", max_size=60))
+def test_the_result_is_a_canonical_address_or_empty(peer: str, forwarded_for: str) -> None:
+    found = client_address(peer, forwarded_for, PROXIES)
+    assert found == "" or str(ip_address(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("", []),
+        (" , ", []),
+        ("127.0.0.1", ["127.0.0.1/32"]),
+        ("10.0.0.0/8, ::1", ["10.0.0.0/8", "::1/128"]),
+        ("10.1.2.3/8", ["10.0.0.0/8"]),
+    ],
+)
+def test_networks_are_addresses_and_ranges_between_commas(text: str, parsed: list[str]) -> None:
+    assert networks(text) == tuple(ip_network(part) for part in parsed)
+
+
+@pytest.mark.parametrize("text", ["proxy.example", "10.0.0.0/33", "10.0.0.0/8;::1", "10.0.0"])
+def test_what_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        networks(text)
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "is_automatic"),
+    [
+        pytest.param(BROWSER, False, id="a desktop browser"),
+        pytest.param(
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+            "Version/18.5 Mobile/15E148 Safari/604.1",
+            False,
+            id="a phone",
+        ),
+        pytest.param(
+            "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", True, id="a search engine"
+        ),
+        pytest.param("facebookexternalhit/1.1", True, id="a preview"),
+        pytest.param("curl/8.5.0", True, id="a tool"),
+        pytest.param("python-requests/2.32.3", True, id="a library"),
+        pytest.param("", True, id="no agent at all"),
+        pytest.param("  \t", True, id="nothing but spaces"),
+    ],
+)
+def test_who_names_itself_automatic_is_a_bot(user_agent: str, is_automatic: bool) -> None:
+    assert is_bot(user_agent) is is_automatic
+
+
+@given(st.text(max_size=100))
+def test_any_agent_gets_an_answer_and_always_the_same(user_agent: str) -> None:
+    assert is_bot(user_agent) is is_bot.__wrapped__(user_agent)
