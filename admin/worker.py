@@ -15,7 +15,7 @@ from shared.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
-_IDLE_S = 1.0
+_IDLE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 _PATIENCE_S = 60.0
 _TROUBLE = (*LOST, RedisError, *database.AWAY, asyncpg.InterfaceError)
@@ -87,6 +87,6 @@ async def _ingest(database_url: str, redis: Redis) -> None:
         while not await ingest.lease(connection):  # noqa: ASYNC110  another process holds it
             await asyncio.sleep(_IDLE_S)
         while True:
-            await ingest.step(connection, redis, wait_ms=int(_IDLE_S * 1000))
+            await ingest.step(connection, redis, wait_ms=1000)
     finally:
         connection.terminate()
