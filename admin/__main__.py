@@ -4,13 +4,13 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import asyncpg
 import click
 
+from admin import database
 from admin.database import Connection, MigrationError
 from admin.settings import AdminSettings
 from shared import metrics
@@ -58,7 +58,8 @@ def serve() -> None:
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    _with_metrics(settings, uvicorn.Server(config).serve)
+    _serve_metrics(settings)
+    uvicorn.Server(config).run()
 
 
 @linkwire.command()
@@ -76,16 +77,16 @@ def work() -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await worker.run(settings, stop)
 
-    _with_metrics(settings, until_signal)
+    _serve_metrics(settings)
+    asyncio.run(until_signal())
 
 
 @linkwire.command()
 def migrate() -> None:
     """Bring the database up to date, and make the default domain."""
-    from admin import database
     from admin.links import domains
 
-    settings = _settings()
+    settings = _settings().beside_a_running_home()
 
     async def apply(connection: Connection) -> list[str]:
         applied = await database.migrate(connection)
@@ -121,7 +122,7 @@ def key(name: str, email: str) -> None:
             await keys.add(connection, organization_id, name, made)
         return made, password
 
-    made, password = _with_database(_settings(), make)
+    made, password = _with_database(_settings().beside_a_running_home(), make)
     if password:
         click.echo(f"Made an organization; its owner is {email} with the password {password}", err=True)
     click.echo(made)
@@ -133,13 +134,13 @@ def republish() -> None:
     from admin.links import publish
     from shared.redis import LOST, RedisError, open_redis
 
-    settings = _settings()
+    settings = _settings().beside_a_running_home()
     redis_url = settings.redis()
 
     async def rebuild(connection: Connection) -> bool:
         redis = open_redis(redis_url, timeout_s=5.0)
         try:
-            return await publish.rebuild(connection, redis)
+            return await publish.rebuild(connection, redis, even_if_complete=True)
         except (*LOST, RedisError) as error:
             raise SettingsError(f"REDIS_URL: {error}") from error
         finally:
@@ -177,24 +178,21 @@ def _log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
-def _with_metrics(settings: AdminSettings, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    if settings.metrics_port is not None:
+def _serve_metrics(settings: AdminSettings) -> None:
+    if settings.metrics_port is None:
+        return
+    try:
         metrics.serve(settings.metrics_host, settings.metrics_port)
-    asyncio.run(work())
+    except OSError as error:
+        raise SettingsError(f"LINKWIRE_METRICS_PORT: can't listen on {settings.metrics_port}: {error}") from error
 
 
 def _with_database(settings: AdminSettings, work: Callable[[Connection], Awaitable[T]]) -> T:
     url = settings.database()
 
     async def run() -> T:
-        try:
-            connection = await asyncpg.connect(url, timeout=10)
-        except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
-            raise SettingsError(f"DATABASE_URL: can't connect: {error or type(error).__name__}") from error
-        try:
+        async with database.connected(url) as connection:
             return await work(connection)
-        finally:
-            await connection.close()
 
     return asyncio.run(run())
 
@@ -210,6 +208,8 @@ def main() -> None:
         linkwire(prog_name="linkwire")
     except SettingsError as error:
         _give_up(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

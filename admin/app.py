@@ -13,6 +13,7 @@ from admin.errors import Unavailable
 from admin.http.answers import install_error_answers
 from admin.http.request_ids import RequestIds
 from admin.links import routes as links
+from admin.links.publish import Publisher
 from admin.settings import AdminSettings
 from admin.stats import routes as stats
 from shared.redis import open_redis
@@ -28,10 +29,11 @@ def build(settings: AdminSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
         app.state.pool = await database.open_pool(settings.database())
-        app.state.redis = open_redis(settings.redis(), timeout_s=1.0)
+        redis = open_redis(settings.redis(), timeout_s=1.0)
+        app.state.publisher = Publisher(redis)
         yield
         app.state.pool.terminate()
-        await app.state.redis.aclose()
+        await redis.aclose()
 
     app = FastAPIOffline(
         title="Linkwire",

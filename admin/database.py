@@ -3,8 +3,9 @@
 Rules of this file:
 
 1. The caller owns the transaction: functions elsewhere take a connection first and neither begin nor commit.
-2. A request waits at most `ACQUIRE_S` for a connection and uses it for at most `REQUEST_S`; beyond that, and when
-   Postgres is away, it gets `Unavailable`.
+2. A request gets its answer within two seconds: it waits at most `ACQUIRE_S` for a connection and uses it for at most
+   `AUTHENTICATE_S` to learn who calls, then the same with `REQUEST_S` for its work. Beyond that, and when Postgres is
+   away, it gets `Unavailable`.
 3. A migration is a numbered file, applied once, whole, in order, and never changed afterwards.
 """
 
@@ -19,12 +20,14 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from admin.errors import Unavailable
+from shared.settings import SettingsError
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-REQUEST_S = 1.2
-ACQUIRE_S = 0.5
+ACQUIRE_S = 0.3
+AUTHENTICATE_S = 0.3
+REQUEST_S = 1.0
 
 AWAY = (
     OSError,
@@ -33,7 +36,7 @@ AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # too many connections, a full disk
 )
 """What is raised while Postgres is away. (`InterfaceError` too, on a connection that has just been lost.)"""
 
@@ -50,15 +53,15 @@ async def open_pool(url: str, *, size: int = 10) -> Pool:
 
 
 @contextlib.asynccontextmanager
-async def connection(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection of the pool, cut when it is still in use after `REQUEST_S`.
+async def connection(pool: Pool, *, within_s: float = REQUEST_S) -> AsyncIterator[Connection]:
+    """A connection of the pool, cut when it is still in use after `within_s`.
 
     Cut, not cancelled: a Postgres that does not answer would not answer a ROLLBACK either. Raises `Unavailable` when
     Postgres is away or too slow.
     """
     try:
         async with pool.acquire(timeout=ACQUIRE_S) as taken:
-            cut = asyncio.get_running_loop().call_later(REQUEST_S, taken.terminate)
+            cut = asyncio.get_running_loop().call_later(within_s, taken.terminate)
             try:
                 yield taken
             except asyncpg.InterfaceError as error:
@@ -88,6 +91,23 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 async def _keep_session(_: Connection) -> None:
     """Nothing to reset between two users of a connection: no session state is used, only transactions."""
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Connection]:
+    """A connection of its own, for commands. Raises `SettingsError` for whatever the operator has to see to."""
+    try:
+        taken = await asyncpg.connect(url, timeout=10)
+    except (*AWAY, asyncpg.PostgresError, ValueError) as error:
+        raise SettingsError(f"DATABASE_URL: can't connect: {error or type(error).__name__}") from error
+    try:
+        yield taken
+    except asyncpg.UndefinedTableError as error:
+        raise SettingsError("DATABASE_URL: this database has no Linkwire yet; run `linkwire migrate`.") from error
+    except asyncpg.PostgresError as error:
+        raise SettingsError(f"DATABASE_URL: {error}") from error
+    finally:
+        await taken.close()
 
 
 async def migrate(connection: Connection) -> list[str]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from admin import first_start
@@ -139,11 +139,10 @@ async def run(settings: AdminSettings, file: Path) -> bool:
         trust_env=False,
     )
     edge = httpx2.AsyncClient(timeout=30.0, limits=limits, trust_env=False)
-    edge_url = f"http://127.0.0.1:{settings.edge_port}"
     try:
         async with api, edge:
             with Progress(console=console) as progress:
-                return await _Demo(api, edge, edge_url, replay, progress).run(console)
+                return await _Demo(api, edge, credentials["edgeUrl"], replay, progress).run(console)
     except httpx2.HTTPError as error:
         raise CannotReplay(f"Linkwire does not answer: {error or type(error).__name__}") from error
 
@@ -160,6 +159,7 @@ class _Demo:
         self._replay = replay
         self._progress = progress
         self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._tasks: dict[str, TaskID] = {}
 
     async def run(self, console: Console) -> bool:
         ids = dict(zip(self._replay.paths, await self._each("Links", self._link, self._replay.paths), strict=True))
@@ -186,7 +186,10 @@ class _Demo:
 
     async def _each(self, title: str, work: Any, items: list[Any]) -> list[Any]:
         """Do the work for each item, a few at once, with a bar."""
-        task = self._progress.add_task(title, total=len(items))
+        if title not in self._tasks:
+            self._tasks[title] = self._progress.add_task(title)
+        task = self._tasks[title]
+        self._progress.reset(task, total=len(items))
 
         async def one(item: Any) -> Any:
             async with self._at_once:
@@ -234,7 +237,7 @@ class _Demo:
         wanted = sum(counts["total"] for counts in before.values()) + replayed
         deadline = asyncio.get_running_loop().time() + _DRAINED_WITHIN_S
         while True:
-            after = await self._counts("Counts", ids)
+            after = await self._counts("Counts again", ids)
             if sum(counts["total"] for counts in after.values()) >= wanted:
                 return after
             if asyncio.get_running_loop().time() > deadline:

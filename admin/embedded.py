@@ -12,6 +12,7 @@ Rules of this file:
 
 import asyncio
 import importlib.util
+import json
 import os
 import re
 import secrets
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import asyncpg
 
-from shared.processes import Command
+from shared.processes import Command, die_with_parent
 from shared.redis import LOST, RedisError, open_redis
 
 _NOBODY = 65534
@@ -102,7 +103,11 @@ def postgres(home: Path, *, options: Sequence[str] = ()) -> Server:
     if way and data.stat().st_uid != way.owner:
         _give(data, way.owner)
     port = free_port()
-    url = f"postgresql://linkwire:{password_file.read_text()}@127.0.0.1:{port}/postgres"
+    try:
+        password = password_file.read_text()
+    except OSError as error:
+        raise EmbeddedError(f"The password of {data} is not in {password_file}: {error.strerror}.") from error
+    url = f"postgresql://linkwire:{password}@127.0.0.1:{port}/postgres"
 
     async def answers() -> None:
         connection = await asyncpg.connect(url, ssl=False, timeout=5)
@@ -128,9 +133,9 @@ def valkey(home: Path) -> Server:
     data.mkdir(exist_ok=True)
     port, password = free_port(), secrets.token_urlsafe(24)
     configuration = data / "valkey.conf"
-    _write_private(
+    write_private(
         configuration,
-        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {data}\n"
+        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {json.dumps(str(data), ensure_ascii=False)}\n"
         "appendonly yes\nappendfsync everysec\nsave ''\nmaxmemory-policy noeviction\nset-proc-title no\n",
     )
     url = f"redis://:{password}@127.0.0.1:{port}/0"
@@ -177,7 +182,7 @@ def _initialise(binaries: Path, prefix: Sequence[str], way: _RootWay | None, dat
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
     password = secrets.token_urlsafe(24)
-    _write_private(password_file, password)
+    write_private(password_file, password)
     if way:
         os.chown(new, way.owner, way.owner)
     arguments = ["-D", str(new), "-U", "linkwire", "-E", "UTF8", "-A", "scram-sha-256", "--pwfile=/dev/stdin"]
@@ -187,6 +192,7 @@ def _initialise(binaries: Path, prefix: Sequence[str], way: _RootWay | None, dat
         input=password + "\n",
         capture_output=True,
         text=True,
+        preexec_fn=die_with_parent(signal.SIGTERM),
     )
     if made.returncode != 0:
         raise EmbeddedError(f"initdb failed: {(made.stderr or made.stdout).strip().splitlines()[-1]}")
@@ -196,7 +202,12 @@ def _initialise(binaries: Path, prefix: Sequence[str], way: _RootWay | None, dat
 def _check_version(binaries: Path, data: Path) -> None:
     said = subprocess.run([str(binaries / "postgres"), "--version"], cwd="/", capture_output=True, text=True).stdout
     ours = re.search(r"(\d+)", said)
-    theirs = (data / "PG_VERSION").read_text().strip()
+    try:
+        theirs = (data / "PG_VERSION").read_text().strip()
+    except OSError as error:
+        raise EmbeddedError(
+            f"{data} is no data directory of PostgreSQL, or not ours to read: {error.strerror}."
+        ) from error
     if ours is None or ours[1] != theirs:
         raise EmbeddedError(
             f"{data} holds data of PostgreSQL {theirs}, and this is {said.strip() or 'no PostgreSQL'}; "
@@ -209,8 +220,10 @@ def _give(directory: Path, owner: int) -> None:
         os.chown(path, owner, owner, follow_symlinks=False)
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, from its first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+def write_private(path: Path, text: str) -> None:
+    """Replace a file at once by one that only its owner may read, from its first byte on."""
+    unnamed = path.with_name(path.name + ".tmp")
+    unnamed.unlink(missing_ok=True)
+    with os.fdopen(os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
+    unnamed.replace(path)

@@ -5,12 +5,12 @@ that dies in between loses none, and `credentials.json` exists only when what it
 """
 
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from admin.database import Connection
+from admin.embedded import write_private
 from admin.identity import keys, organizations
 from admin.links import domains
 from admin.settings import AdminSettings
@@ -88,10 +88,4 @@ def _pending(path: Path) -> Path:
 
 
 def _write(path: Path, facts: dict[str, str]) -> None:
-    """Replace the file at once; only its owner may read it, from its first byte on."""
-    unnamed = path.with_suffix(".tmp")
-    unnamed.unlink(missing_ok=True)
-    with os.fdopen(os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(facts, file, indent=2)
-        file.write("\n")
-    unnamed.replace(path)
+    write_private(path, json.dumps(facts, indent=2) + "\n")

@@ -1,18 +1,21 @@
 """The settings of admin, worker and the `linkwire` command."""
 
+import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from shared.links import normal_hostname
-from shared.settings import CommonSettings, port, required, setting
+from shared.settings import CommonSettings, port, required, setting, url
 
 
 def _public_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+    parts = urlsplit(url("http", "https")(text))
+    if not parts.hostname or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("it must look like https://links.example or http://localhost:8000")
-    normal_hostname(parts.hostname)
-    return f"{parts.scheme}://{parts.netloc}"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{normal_hostname(parts.hostname)}{port}"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class AdminSettings(CommonSettings):
         "DATABASE_URL",
         "PostgreSQL, 15 or newer. Unset: `linkwire up` starts its own PostgreSQL.",
         default=None,
+        parse=url("postgresql", "postgres"),
         secret=True,
     )
     host: str = setting("LINKWIRE_ADMIN_HOST", "Address that the API is served on.", default="127.0.0.1")
@@ -38,6 +42,23 @@ class AdminSettings(CommonSettings):
     def database(self) -> str:
         """The URL of Postgres. Raises `SettingsError` when it is unset."""
         return required("DATABASE_URL", self.database_url)
+
+    @property
+    def servers_file(self) -> Path:
+        """Where `linkwire up` keeps the URLs of its servers while it runs."""
+        return self.home / "servers.json"
+
+    def beside_a_running_home(self) -> "AdminSettings":
+        """For commands beside a running `linkwire up`: servers that are not configured are those it has started."""
+        try:
+            running = json.loads(self.servers_file.read_text())
+        except (OSError, ValueError):
+            return self
+        return dataclasses.replace(
+            self,
+            database_url=self.database_url or running.get("DATABASE_URL"),
+            redis_url=self.redis_url or running.get("REDIS_URL"),
+        )
 
     def require_servers(self) -> None:
         """Raises `SettingsError` when Postgres or Redis is not configured."""

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,6 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import click
 import httpx2
 
@@ -24,6 +24,7 @@ from admin.first_start import Credentials, establish
 from admin.settings import AdminSettings
 from shared import metrics
 from shared.processes import Command, Supervisor
+from shared.redis import LOST, RedisError, open_redis
 from shared.settings import SettingsError
 
 _READY_WITHIN_S = 30.0
@@ -60,28 +61,38 @@ async def run(settings: AdminSettings) -> None:
 async def _start(settings: AdminSettings) -> None:
     metrics_port = settings.metrics_port or settings.edge_port + 1000
     async with _home(settings.home) as lock:
-        for host, port, name in (
+        _check_free(
             (settings.edge_host, settings.edge_port, "LINKWIRE_EDGE_PORT"),
             (settings.host, settings.port, "LINKWIRE_ADMIN_PORT"),
             (settings.metrics_host, metrics_port, "LINKWIRE_METRICS_PORT"),
-        ):
-            _check_free(host, port, name)
-        async with Supervisor(lambda sentence: click.echo(f"linkwire: {sentence}", err=True)) as children:
-            environment = await _servers(settings, children, lock)
-            credentials = await _prepare(settings, environment["DATABASE_URL"])
-            environment |= {
-                "LINKWIRE_HOME": str(settings.home),
-                "LINKWIRE_PUBLIC_URL": settings.public_url,
-                "LINKWIRE_METRICS_PORT": "",
-                **metrics.prepare(settings.home / "metrics"),
-            }
-            for name, arguments in (("worker", "admin work"), ("edge", "edge"), ("admin", "admin serve")):
-                await children.start(_process(settings.home, name, arguments.split(), environment, lock))
-            metrics.serve(settings.metrics_host, metrics_port)
-            await _wait_until_ready(settings)
-            credentials.settle(edge_url=settings.public_url, admin_url=_admin_url(settings))
-            click.echo(_banner(settings, credentials, metrics_port))
-            await asyncio.get_running_loop().create_future()  # until it is cancelled
+        )
+        try:
+            async with Supervisor(lambda sentence: click.echo(f"linkwire: {sentence}", err=True)) as children:
+                await _run(settings, children, lock, metrics_port)
+        finally:
+            settings.servers_file.unlink(missing_ok=True)
+
+
+async def _run(settings: AdminSettings, children: Supervisor, lock: int, metrics_port: int) -> None:
+    servers = await _servers(settings, children, lock)
+    embedded.write_private(settings.servers_file, json.dumps(servers))
+    credentials = await _prepare(settings, servers["DATABASE_URL"])
+    environment = {
+        **servers,
+        "LINKWIRE_HOME": str(settings.home),
+        "LINKWIRE_PUBLIC_URL": settings.public_url,
+        "LINKWIRE_METRICS_PORT": "",
+        **metrics.prepare(settings.home, "up"),
+    }
+    for name, arguments in (("worker", "admin work"), ("edge", "edge"), ("admin", "admin serve")):
+        await children.start(_process(settings.home, name, arguments.split(), environment, lock))
+    metrics.serve(settings.metrics_host, metrics_port)
+    await _wait_until_ready(settings)
+    credentials.settle(
+        edge_url=_url(settings.edge_host, settings.edge_port), admin_url=_url(settings.host, settings.port)
+    )
+    click.echo(_banner(settings, credentials, metrics_port))
+    await asyncio.get_running_loop().create_future()  # until it is cancelled
 
 
 @contextlib.asynccontextmanager
@@ -124,11 +135,15 @@ def _is_running(pid: str) -> bool:
     return pid.isdigit() and Path(f"/proc/{pid}").exists()
 
 
-def _check_free(host: str, port: int, setting: str) -> None:
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise CannotStart(f"{setting}: can't listen on {host}:{port}: {error.strerror}.") from error
+def _check_free(*wanted: tuple[str, int, str]) -> None:
+    """Listen on all of them at once, for a moment: two that are the same are noticed, too."""
+    with contextlib.ExitStack() as listening:
+        for host, port, setting in wanted:
+            try:
+                listening.enter_context(socket.create_server((host, port)))
+            except (OSError, OverflowError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise CannotStart(f"{setting}: can't listen on {host}:{port}: {reason}.") from error
 
 
 async def _servers(settings: AdminSettings, children: Supervisor, lock: int) -> dict[str, str]:
@@ -146,25 +161,25 @@ async def _servers(settings: AdminSettings, children: Supervisor, lock: int) -> 
         environment[name] = url
     for ours in starting:
         await embedded.wait_until_ready(ours)
+    if settings.redis_url is not None:
+        await _check_redis(settings.redis_url)
     return environment
 
 
+async def _check_redis(url: str) -> None:
+    redis = open_redis(url, timeout_s=5.0)
+    try:
+        await redis.ping()
+    except (*LOST, RedisError) as error:
+        raise SettingsError(f"REDIS_URL: can't connect: {error}") from error
+    finally:
+        await redis.aclose()
+
+
 async def _prepare(settings: AdminSettings, database_url: str) -> Credentials:
-    async with _connection(database_url) as connection:
+    async with database.connected(database_url) as connection:
         await database.migrate(connection)
         return await establish(connection, settings)
-
-
-@contextlib.asynccontextmanager
-async def _connection(database_url: str) -> AsyncIterator[database.Connection]:
-    try:
-        connection = await asyncpg.connect(database_url, timeout=10)
-    except (*database.AWAY, asyncpg.PostgresError, ValueError) as error:
-        raise SettingsError(f"DATABASE_URL: can't connect: {error or type(error).__name__}") from error
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def _process(home: Path, name: str, arguments: list[str], environment: dict[str, str], lock: int) -> Command:
@@ -177,7 +192,7 @@ def _process(home: Path, name: str, arguments: list[str], environment: dict[str,
 async def _wait_until_ready(settings: AdminSettings) -> None:
     """Edge and admin answer, and the edge knows all links, or will soon."""
     edge, admin = _local(settings.edge_host, settings.edge_port), _local(settings.host, settings.port)
-    async with httpx2.AsyncClient(timeout=2.0) as client:
+    async with httpx2.AsyncClient(timeout=2.0, trust_env=False) as client:
         for url in (f"{edge}/healthz", f"{admin}/healthz"):
             if not await _answers(client, url, _READY_WITHIN_S):
                 raise CannotStart(f"{url} did not answer within {_READY_WITHIN_S:g} s; see {settings.home / 'logs'}.")
@@ -201,14 +216,15 @@ def _local(host: str, port: int) -> str:
     return f"http://{'127.0.0.1' if host in ('0.0.0.0', '') else host}:{port}"  # noqa: S104
 
 
-def _admin_url(settings: AdminSettings) -> str:
-    return f"http://{'localhost' if settings.host == '127.0.0.1' else settings.host}:{settings.port}"
+def _url(host: str, port: int) -> str:
+    """The same, as a person would write it."""
+    return _local(host, port).replace("//127.0.0.1:", "//localhost:")
 
 
 def _banner(settings: AdminSettings, credentials: Credentials, metrics_port: int) -> str:
-    admin = _admin_url(settings)
+    admin = _url(settings.host, settings.port)
     shown = credentials.are_new
-    kept = credentials.path if credentials.path.exists() else "made earlier; `linkwire key` makes another key"
+    kept = credentials.path if credentials.path.exists() else "made earlier; `.venv/bin/linkwire key` makes another key"
     key = credentials.api_key if shown else "YOUR_API_KEY"
     secrets = (
         f"  API key       {credentials.api_key}\n  Owner         {credentials.email}   {credentials.password}\n"

@@ -18,14 +18,13 @@ log = logging.getLogger(__name__)
 _IDLE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 _PATIENCE_S = 60.0
-_TROUBLE = (*LOST, RedisError, *database.AWAY, asyncpg.InterfaceError)
+_TROUBLE = (*LOST, RedisError, *database.AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
     """Work until told to stop. Raises `SettingsError` for a Redis that would forget links."""
     redis = open_redis(settings.redis(), timeout_s=5.0)
     try:
-        await _check_redis(redis)
         loops = [
             asyncio.create_task(_keep_doing("publication", lambda: _publish(settings.database(), redis))),
             asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings.database(), redis))),
@@ -42,11 +41,7 @@ async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
 
 
 async def _check_redis(redis: Redis) -> None:
-    try:
-        memory = await redis.info("memory")
-    except (*LOST, RedisError) as error:
-        log.warning("Redis is away, its eviction policy is unknown: %s", error)
-        return
+    memory = await redis.info("memory")
     policy = memory.get("maxmemory_policy", "noeviction")
     if int(memory.get("maxmemory", 0)) and policy != "noeviction":
         raise SettingsError(f"REDIS_URL: its maxmemory-policy is {policy}; it must be noeviction, or links get lost.")
@@ -69,6 +64,7 @@ async def _keep_doing(name: str, work: Callable[[], Awaitable[None]]) -> None:
 
 async def _publish(database_url: str, redis: Redis) -> None:
     """Publish what requests have left, and everything when the set in Redis is not complete."""
+    await _check_redis(redis)
     connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
     try:
         while True:

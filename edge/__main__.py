@@ -42,7 +42,7 @@ async def _parent(settings: EdgeSettings) -> None:
         listening = socket.create_server((settings.edge_host, settings.edge_port), backlog=2048)
         environment = {}
         if settings.metrics_port is not None:
-            environment = metrics.prepare(settings.home / "metrics-edge")
+            environment = metrics.prepare(settings.home, "edge")
             metrics.serve(settings.metrics_host, settings.metrics_port)
     except OSError as error:
         raise SettingsError(

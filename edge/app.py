@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
+import os
+import signal
 from collections.abc import AsyncIterator
+from typing import Never
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,6 +18,8 @@ from edge.redirect import Redirect
 from edge.settings import EdgeSettings
 from edge.spool import Spool
 from shared.redis import open_redis
+
+log = logging.getLogger(__name__)
 
 
 def build(settings: EdgeSettings) -> Starlette:
@@ -39,6 +45,7 @@ def build(settings: EdgeSettings) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         following = asyncio.create_task(lookup.follow())
+        following.add_done_callback(_end_process)
         yield
         following.cancel()
         spool.close()
@@ -53,3 +60,10 @@ def build(settings: EdgeSettings) -> Starlette:
         ],
         lifespan=lifespan,
     )
+
+
+def _end_process(following: "asyncio.Task[Never]") -> None:
+    """A worker that no longer follows the changes would serve stale links for good; the parent starts another one."""
+    if not following.cancelled():
+        log.critical("the worker ends, because it can't follow changes any more", exc_info=following.exception())
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from typing import Never
 
 from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
-from shared.redis import LOST, Redis, RedisError, run_id, stream_entries
+from shared.redis import LOST, Redis, RedisError, epoch_now, run_id, stream_entries
 
 log = logging.getLogger(__name__)
 
@@ -89,22 +89,17 @@ class Lookup:
                 value = await self._redis.get(address.key)
                 published = Published.from_bytes(value) if value is not None else None  # type: ignore[arg-type]
                 if published is None or published.entry is None:
-                    if epoch_before is None or await self._epoch_now() != epoch_before:
+                    if epoch_before is None or await epoch_now(self._redis) != epoch_before:
                         raise Unavailable
                     published = None
-        except (*LOST, RedisError, ValueError) as error:
-            log.warning("can't look up %s: %r", address.key, error)
+        except ValueError as error:
+            log.error("the value of %s can't be read: %s", address.key, error)
             raise Unavailable from error
+        except (*LOST, RedisError) as error:
+            raise Unavailable from error  # counted, and `follow` says once what is wrong with Redis
         if not self._flights[address].is_overtaken:
             self._remember(address, published)
         return published.entry if published else None
-
-    async def _epoch_now(self) -> str | None:
-        reading = self._redis.pipeline(transaction=False)
-        reading.get(MARKER_KEY)
-        reading.info("server")
-        marker, info = await reading.execute()
-        return Marker.epoch_of(marker, run_id(info))
 
     def _remember(self, address: Address, published: Published | None) -> None:
         if published is not None:

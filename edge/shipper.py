@@ -70,8 +70,10 @@ class _Place:
         return Batch(self.path.stem, first + known, records[known:])
 
     @property
-    def is_read(self) -> bool:
-        """Whether nothing is left in the file but, perhaps, a torn line."""
+    def is_finished(self) -> bool:
+        """Whether no worker writes to it any more and nothing is left to ship but, perhaps, a torn line."""
+        if not is_finished(self.path):
+            return False
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return b"\n" not in file.read()
@@ -128,15 +130,18 @@ class Shipper:
             return 0
         try:
             batch = place.next_batch()
-        except FileNotFoundError:
-            log.error("the spool %s has been taken away", place.path)
+            is_done = not batch.records and place.committed >= place.shipped and place.is_finished
+            if is_done:
+                place.path.unlink()
+        except OSError as error:
+            # Another shipper has finished it, or somebody took it away; the others must not wait for it.
+            log.error("a spool is left alone: %s", error)
             del self._places[place.path.stem]
             return 0
         if batch.records:
             await self._redis.xadd(clicks.STREAM, batch.to_fields())  # type: ignore[arg-type]
             SHIPPED.inc(len(batch.records))
-        elif place.committed >= place.shipped and is_finished(place.path) and place.is_read:
-            place.path.unlink()
+        elif is_done:
             del self._places[place.path.stem]
             await self._redis.hdel(clicks.COMMITTED_KEY, place.path.stem)
         return len(batch.records)

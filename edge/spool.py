@@ -32,6 +32,8 @@ class Spool:
         self._segment_bytes = segment_bytes
         self._file = -1
         self._size = 0
+        self._is_dropping = False
+        """The last click was dropped; said once, counted each time."""
 
     def append(self, record: bytes) -> None:
         """Append one record, which must not hold a newline. Never raises for the disk's sake."""
@@ -49,6 +51,7 @@ class Spool:
             self._drop(OSError("the disk took only a part of it"))
             return
         self._size += written
+        self._is_dropping = False
         RECORDED.inc()
 
     def close(self) -> None:
@@ -73,7 +76,9 @@ class Spool:
 
     def _drop(self, reason: OSError) -> None:
         DROPPED.inc()
-        log.error("a click was dropped: %s", reason)
+        if not self._is_dropping:
+            log.error("clicks are dropped: %s", reason)
+        self._is_dropping = True
 
 
 def is_finished(path: Path) -> bool:

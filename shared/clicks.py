@@ -89,4 +89,7 @@ class Batch(NamedTuple):
     @classmethod
     def from_fields(cls, fields: dict[bytes, bytes]) -> "Batch":
         """The inverse of `to_fields`, as Redis returns it. Raises ValueError or KeyError for anything else."""
-        return cls(fields[b"spool"].decode("ascii"), int(fields[b"first"]), fields[b"records"].split(b"\n"))
+        spool, first = fields[b"spool"].decode("ascii"), int(fields[b"first"])
+        if not spool.isprintable() or not 0 <= first < 2**63:
+            raise ValueError("the place of the batch is none")
+        return cls(spool, first, fields[b"records"].split(b"\n"))

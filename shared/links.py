@@ -73,7 +73,7 @@ def normal_hostname(host: str) -> str:
     Raises `BadAddress` for whatever is not a DNS name (RFC 1035 lengths; `_` is accepted, as browsers do).
     """
     name, colon, port = host.partition(":")
-    if colon and not (port.isascii() and port.isdigit()):
+    if colon and not (port.isascii() and port.isdigit() and len(port) <= 5):
         raise BadAddress("A hostname is a DNS name; IPv6 addresses and other text after a colon are not.")
     name = name.removesuffix(".")
     if name.isascii():

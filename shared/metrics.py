@@ -4,17 +4,28 @@ They share files in a directory (prometheus-client's multiprocess mode, chosen b
 import). Whoever starts the processes prepares the directory before, and serves. A process alone serves its own.
 """
 
+import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
-def prepare(directory: Path) -> dict[str, str]:
-    """Empty the directory, and return the environment that makes child processes write their metrics there."""
+def prepare(home: Path, name: str) -> dict[str, str]:
+    """Make an empty directory, and return the environment that makes child processes write their metrics there.
+
+    In memory where that can be had: the files are mapped and sparse, and a full disk would kill who writes to them.
+    """
+    place = hashlib.sha256(f"{home}/{name}".encode()).hexdigest()[:16]
+    directory = (_MEMORY if _MEMORY.is_dir() else home) / f"linkwire-{os.geteuid()}-{place}"
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:  # somebody else's
+        directory = Path(tempfile.mkdtemp(prefix="linkwire-"))
     os.environ[_DIRECTORY] = str(directory)
     return {_DIRECTORY: str(directory)}
 

@@ -92,7 +92,6 @@ class _Child:
 
 
 async def _spawn(command: Command) -> asyncio.subprocess.Process:
-    parent = os.getpid()
     log = command.log.open("ab") if command.log else None
     try:
         return await asyncio.create_subprocess_exec(
@@ -104,19 +103,24 @@ async def _spawn(command: Command) -> asyncio.subprocess.Process:
             cwd=command.directory,
             pass_fds=command.pass_fds,
             start_new_session=True,
-            preexec_fn=lambda: _die_with(parent, command.stop_signal),
+            preexec_fn=die_with_parent(command.stop_signal),
         )
     finally:
         if log:
             log.close()
 
 
-def _die_with(parent: int, stop_signal: signal.Signals) -> None:
-    """In the child, before exec: ask the kernel for `stop_signal` when the parent's thread ends."""
-    if sys.platform == "linux":
-        _libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal))
-        if os.getppid() != parent:  # the parent died before the kernel was asked
-            os._exit(1)
+def die_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:
+    """For `preexec_fn`: the kernel sends the child `stop_signal` when the thread that started it ends."""
+    parent = os.getpid()
+
+    def ask() -> None:
+        if sys.platform == "linux":
+            _libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal))
+            if os.getppid() != parent:  # the parent died before the kernel was asked
+                os._exit(1)
+
+    return ask
 
 
 async def _stop(child: _Child) -> None:

@@ -7,14 +7,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ["LOST", "Redis", "RedisError", "open_redis", "run_id", "stream_entries"]
+from shared.links import MARKER_KEY, Marker
 
-LOST = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
+__all__ = ["LOST", "Redis", "RedisError", "epoch_now", "open_redis", "run_id", "stream_entries"]
+
+LOST = (RedisConnectionError, RedisTimeoutError, TimeoutError)
 """What a command raises while Redis is away: nothing is known about its effect."""
 
 
 def open_redis(url: str, *, timeout_s: float, connections: int = 16) -> Redis:
-    """A client that waits for a free connection instead of failing, and never longer than `timeout_s` for an answer.
+    """A client that waits for a free connection instead of failing; each wait, for a connection or for an answer, ends
+    after `timeout_s`.
 
     Connects lazily: Redis may be away now and come back. Commands that block in Redis need a client of their own whose
     `timeout_s` is longer than they block. Commands are not retried here, because an XADD may have arrived.
@@ -37,6 +40,15 @@ def open_redis(url: str, *, timeout_s: float, connections: int = 16) -> Redis:
 def run_id(server_info: dict[str, object]) -> str:
     """The run id in the answer to `INFO server`: random, new at each start of the server."""
     return str(server_info["run_id"])
+
+
+async def epoch_now(redis: Redis) -> str | None:
+    """The epoch of the complete set of links, on the server that answers now; None while it is not complete."""
+    reading = redis.pipeline(transaction=False)
+    reading.get(MARKER_KEY)
+    reading.info("server")
+    marker, info = await reading.execute()
+    return Marker.epoch_of(marker, run_id(info))
 
 
 def stream_entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:

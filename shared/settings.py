@@ -1,9 +1,9 @@
 """Settings as data: each is declared once, with its name, its default and a sentence of help.
 
 Values come from the environment, then from `.env` in the working directory, then from the default. An empty value
-means unset, and one in the environment hides the one in the file. A secret may also be given as a file: `NAME_FILE`
-holds the path. A process reads all its settings once, into one frozen value; whatever is missing or malformed stops the
-start with a sentence that names the setting.
+means unset, and one in the environment hides the one in the file. A secret may also be given as a file, which then
+counts: `NAME_FILE` holds its path. A process reads all its settings once, into one frozen value; whatever is missing or
+malformed stops the start with a sentence that names the setting.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from starlette.config import Config, environ
 
@@ -52,9 +53,9 @@ def load(cls: type[T], environment: Mapping[str, str] | None = None, directory: 
 
 
 def _value(declaration: Setting, config: Config) -> Any:
-    text = config(declaration.name, default=None)
-    if declaration.secret and not text:
-        text = _from_file(declaration.name + "_FILE", config)
+    text = (declaration.secret and _from_file(declaration.name + "_FILE", config)) or config(
+        declaration.name, default=None
+    )
     # An empty value means unset: compose files and CI systems pass empty strings for what nobody gave.
     text = text or declaration.default
     if text is None:
@@ -91,6 +92,19 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 port = whole_number(1, 65535)
 
 
+def url(*schemes: str) -> Callable[[str], str]:
+    """A parser for a URL of one of these schemes."""
+
+    def parse(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes:
+            raise ValueError(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        _ = parts.port  # raises for a port that is none
+        return text
+
+    return parse
+
+
 def required(name: str, value: str | None) -> str:
     """The value of a setting that a process can't do without. Raises `SettingsError` when it is unset."""
     if value is None:
@@ -112,6 +126,7 @@ class CommonSettings:
         "REDIS_URL",
         "Redis or Valkey, 6.2 or newer, with `maxmemory-policy noeviction`. Unset: `linkwire up` starts a Valkey.",
         default=None,
+        parse=url("redis", "rediss", "unix"),
         secret=True,
     )
     edge_host: str = setting("LINKWIRE_EDGE_HOST", "Address that short links are served on.", default="127.0.0.1")

@@ -9,6 +9,9 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 
 _crawlers = CrawlerDetect()
 
+# Anybody can send anything; what the nearest proxies said is at the end.
+_READ_OF_FORWARDED_FOR = 256
+
 
 @lru_cache(maxsize=65536)
 def is_bot(user_agent: str) -> bool:
@@ -21,7 +24,6 @@ def networks(text: str) -> Networks:
     return tuple(ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
 
 
-@lru_cache(maxsize=65536)
 def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
     """The visitor's address: the peer, or, behind trusted proxies, what they say in X-Forwarded-For.
 
@@ -29,6 +31,11 @@ def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
     trusted; what an untrusted client wrote at its beginning is never believed. Canonical text, IPv4-mapped addresses
     as IPv4; empty when the peer is unknown (a unix socket).
     """
+    return _believed(peer, forwarded_for[-_READ_OF_FORWARDED_FOR:], trusted)
+
+
+@lru_cache(maxsize=16384)
+def _believed(peer: str, forwarded_for: str, trusted: Networks) -> str:
     believed = ""
     for said in (peer, *reversed(forwarded_for.split(","))):
         try:

@@ -118,7 +118,9 @@ def _error_answer(request: Request, error: ApiError, headers: Mapping[str, str] 
         ),
         meta=Meta(request_id=request_id(request)),
     )
-    return JSONResponse(body.model_dump(by_alias=True), error.status, {**error.headers, **(headers or {})})
+    # Here too, because an unexpected error is answered outside of RequestIds.
+    named = {**error.headers, **(headers or {}), "X-Request-ID": request_id(request)}
+    return JSONResponse(body.model_dump(by_alias=True), error.status, named)
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

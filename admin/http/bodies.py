@@ -81,6 +81,10 @@ def _form_fields(content: bytes) -> dict[str, Any]:
             max_num_fields=_MAX_FORM_FIELDS,
         )
     except ValueError as error:
+        if content.lstrip()[:1] == b"{":
+            raise Invalid(
+                details=[Detail("body", "It looks like JSON; send Content-Type: application/json.")]
+            ) from error
         raise Invalid(details=[Detail("body", "It is not a form in UTF-8 with at most 200 fields.")]) from error
     fields = dict(pairs)
     if len(fields) < len(pairs):

@@ -1,5 +1,6 @@
 """Pages of lists: which one is asked for, and what is said about it."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from admin.errors import Detail, Invalid
 
 DEFAULT_SIZE = 20
 MAX_SIZE = 100
-_MAX_NUMBER = 10_000_000
+_MAX_NUMBER = 10_000_000  # keeps what is computed from it a bigint
 
 
 class Page(NamedTuple):
@@ -43,12 +44,12 @@ def requested_page(parameters: Mapping[str, str]) -> Page:
     """`page` and `perPage`, or `limit`, of a query string; sizes over 100 mean 100. Raises `Invalid`."""
     size_name = "perPage" if "perPage" in parameters else "limit"
     values, details = {}, []
-    for name, default, most in (("page", 1, _MAX_NUMBER), (size_name, DEFAULT_SIZE, _MAX_NUMBER)):
+    for name, default in (("page", 1), (size_name, DEFAULT_SIZE)):
         text = parameters.get(name, str(default))
-        if text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most:
+        if re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= _MAX_NUMBER:
             values[name] = int(text)
         else:
-            details.append(Detail(name, f"It must be a whole number from 1 to {most}."))
+            details.append(Detail(name, f"It must be a whole number from 1 to {_MAX_NUMBER}."))
     if details:
         raise Invalid(details=details)
     return Page(values["page"], min(values[size_name], MAX_SIZE))

@@ -31,7 +31,7 @@ async def _authenticate(request: Request, _: Annotated[object, Depends(_bearer)]
     key = key.strip()
     if not keys.is_well_formed(key):
         raise InvalidApiKey
-    async with database.connection(request.app.state.pool) as connection:
+    async with database.connection(request.app.state.pool, within_s=database.AUTHENTICATE_S) as connection:
         owner = await keys.owner(connection, key)
     if owner is None:
         raise InvalidApiKey

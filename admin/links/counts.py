@@ -1,4 +1,4 @@
-"""Clicks per link: what stats adds to, and what is told of a link."""
+"""Clicks per link, a rollup: what stats adds to, and what is told of a link."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -18,7 +18,7 @@ class DayCount(NamedTuple):
 
 
 async def add(connection: Connection, counts: Iterable[DayCount]) -> None:
-    """Add to the sums. At most one item per link and day."""
+    """Add to the rollup. At most one item per link and day."""
     # Sorted, so that two writers take their row locks in one order.
     rows = sorted(counts)
     await connection.execute(

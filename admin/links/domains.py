@@ -40,10 +40,16 @@ async def _may_use(connection: Connection, organization_id: int, hostname: str) 
     return may
 
 
-async def is_ours(connection: Connection, hostname: str) -> bool:
-    """Whether a hostname serves short links here: a destination on it could lead in circles."""
+async def is_own(connection: Connection, organization_id: int, hostname: str) -> bool:
+    """Whether a hostname serves the organization's links, or is the default domain: a destination there could lead in
+    circles."""
     return bool(
         await connection.fetchval(
-            "/* domains.is_ours */ select exists (select from domains where hostname = $1)", hostname
+            """
+            /* domains.is_own */
+            select exists (select from domains where hostname = $1 and organization_id is null)
+                or exists (select from links where hostname = $1 and organization_id = $2)""",
+            hostname,
+            organization_id,
         )
     )

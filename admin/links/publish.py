@@ -22,14 +22,17 @@ import asyncpg
 from admin.database import AWAY, Connection
 from admin.links import links
 from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
-from shared.redis import LOST, Redis, RedisError, run_id
+from shared.redis import LOST, Redis, RedisError, epoch_now, run_id
 
 log = logging.getLogger(__name__)
 
 NOW_S = 0.1
 """How long a request may spend on publishing its own change."""
 
+PATIENCE_S = 1.0
+
 _REBUILD_KEY = "links:rebuild"
+_REBUILD_LOCK = 0x72656275
 _TOMBSTONE_S = 600
 _KEPT_CHANGES = 100_000
 _PAGE = 1000
@@ -60,16 +63,28 @@ return 1
 """
 
 
-async def now(connection: Connection, redis: Redis, addresses: Iterable[Address]) -> None:
-    """Publish what a request has just committed, before it answers.
+class Publisher:
+    """Publishes what requests have just committed, before they answer."""
 
-    Never fails, because the change is made: what can't be published in time is left to the worker.
-    """
-    try:
-        async with asyncio.timeout(NOW_S):
-            await step(connection, redis, list(addresses))
-    except (*LOST, RedisError, *AWAY, asyncpg.InterfaceError) as error:
-        log.info("publication is left to the worker: %r", error)
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._patient_until = 0.0
+
+    async def now(self, connection: Connection, addresses: Iterable[Address]) -> None:
+        """Never fails, because the change is made: what can't be published in time is left to the worker.
+
+        After a failure it leaves everything to the worker for `PATIENCE_S`: requests that all wait for a Redis that
+        does not answer would use up the connections to Postgres.
+        """
+        clock = asyncio.get_running_loop().time
+        if clock() < self._patient_until:
+            return
+        try:
+            async with asyncio.timeout(NOW_S):
+                await step(connection, self._redis, list(addresses))
+        except (*LOST, RedisError, *AWAY, asyncpg.InterfaceError) as error:
+            log.warning("publication is left to the worker: %r", error)
+            self._patient_until = clock() + PATIENCE_S
 
 
 async def step(connection: Connection, redis: Redis, addresses: Sequence[Address] | None = None) -> int:
@@ -154,18 +169,31 @@ async def _write(redis: Redis, changes: Sequence[tuple[Address, Published]], *, 
 
 async def is_complete(redis: Redis) -> bool:
     """Whether the set in Redis is complete, on the server that answers now."""
-    reading = redis.pipeline(transaction=False)
-    reading.get(MARKER_KEY)
-    reading.info("server")
-    marker, info = await reading.execute()
-    return Marker.epoch_of(marker, run_id(info)) is not None
+    return await epoch_now(redis) is not None
 
 
-async def rebuild(connection: Connection, redis: Redis) -> bool:
+async def rebuild(connection: Connection, redis: Redis, *, even_if_complete: bool = False) -> bool:
     """Bring every link to Redis and take away what is none; whether the set is complete now.
 
-    False when Redis lost its data meanwhile; then it has to begin again.
+    One at a time: it waits while another process rebuilds, and does nothing if that completed the set. False when Redis
+    lost its data meanwhile; then it has to begin again.
     """
+    # Polled, because a connection's time limit would end a long wait for the lock.
+    while not await _try_rebuild_lock(connection):  # noqa: ASYNC110
+        await asyncio.sleep(0.25)
+    try:
+        return (not even_if_complete and await is_complete(redis)) or await _rebuild(connection, redis)
+    finally:
+        await connection.execute("/* publish.rebuild */ select pg_advisory_unlock($1)", _REBUILD_LOCK)
+
+
+async def _try_rebuild_lock(connection: Connection) -> bool:
+    return bool(
+        await connection.fetchval("/* publish.try_rebuild_lock */ select pg_try_advisory_lock($1)", _REBUILD_LOCK)
+    )
+
+
+async def _rebuild(connection: Connection, redis: Redis) -> bool:
     token, run = secrets.token_hex(8), run_id(await redis.info("server"))
     await redis.set(_REBUILD_KEY, token)
     count = await _write_all(connection, redis)

@@ -12,7 +12,7 @@ from admin.http.answers import Answer, Instant, ListAnswer, Wire, answer, docume
 from admin.http.bodies import body_of, documented_body
 from admin.http.paging import pagination, requested_page
 from admin.identity.principal import Caller
-from admin.links import domains, links, publish
+from admin.links import domains, links
 from admin.links.destinations import hostname_of
 from admin.links.fields import LinkChange, NewLink, filters_of
 from admin.links.links import Link
@@ -60,11 +60,12 @@ def _resource(request: Request, link: Link) -> LinkResource:
 
 
 async def _check_hosts(connection: Connection, organization_id: int, hostname: str, destination: str) -> None:
-    """The host must be free or ours, and the destination must not be on a host of this installation."""
+    """The host must be free or the organization's, and the destination must not be on a host of its own links."""
     if not await domains.claim(connection, organization_id, hostname):
         raise Invalid(details=[Detail("hostname", "This hostname belongs to another organization.")])
-    if await domains.is_ours(connection, hostname_of(destination)):
-        raise Invalid(details=[Detail("destination", "A destination can't be on a host that serves short links here.")])
+    target = hostname_of(destination)
+    if target == hostname or await domains.is_own(connection, organization_id, target):
+        raise Invalid(details=[Detail("destination", "A destination can't be on a host that serves your short links.")])
 
 
 _LIST_PARAMETERS = [
@@ -126,7 +127,7 @@ async def create_link(
                 destination=new.destination,
                 title=new.title,
             )
-        await publish.now(connection, request.app.state.redis, [link.address])
+        await request.app.state.publisher.now(connection, [link.address])
     return answer(request, _resource(request, link))
 
 
@@ -158,9 +159,10 @@ async def change_link(
         async with connection.transaction():
             link = await links.get(connection, caller.organization_id, link_id, lock=True)
             wanted = link._replace(**change.model_dump(exclude_unset=True))
-            await _check_hosts(connection, caller.organization_id, wanted.hostname, wanted.destination)
+            if (wanted.hostname, wanted.destination) != (link.hostname, link.destination):
+                await _check_hosts(connection, caller.organization_id, wanted.hostname, wanted.destination)
             changed = await links.update(connection, link, wanted)
-        await publish.now(connection, request.app.state.redis, {link.address, changed.address})
+        await request.app.state.publisher.now(connection, {link.address, changed.address})
     return answer(request, _resource(request, changed))
 
 
@@ -171,5 +173,5 @@ async def delete_link(request: Request, caller: Caller, link_id: str) -> Answer[
         async with connection.transaction():
             link = await links.get(connection, caller.organization_id, link_id, lock=True)
             await links.delete(connection, link)
-        await publish.now(connection, request.app.state.redis, [link.address])
+        await request.app.state.publisher.now(connection, [link.address])
     return answer(request, DeletedResource(id=link.public_id))

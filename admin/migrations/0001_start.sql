@@ -68,7 +68,7 @@ create table unpublished (
 
 create index "unpublished#hostname#path" on unpublished (hostname, path);
 
--- Clicks: the rows, their sums, and how far each spool is stored. All three change in one transaction.
+-- Clicks: the rows, their rollup, and how far each spool is stored. All three change in one transaction.
 
 create table clicks (
     clicked_at      timestamptz not null,

@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-1. One worker ingests at a time (`lease`). It stores the rows, adds to the sums and advances the positions of the spools
-   in one transaction, and acknowledges after the commit. Whatever is delivered again is recognised by its position.
+1. One worker ingests at a time (`lease`). It stores the rows, adds to the rollup and advances the positions of the
+   spools in one transaction, and acknowledges after the commit. What is delivered again is recognised by its position.
 2. A batch that overlaps the position of its spool is trimmed. One that begins beyond it is a gap: it is not stored, and
    the shipper is told to ship again from the position.
 3. What can't be read is set aside with its reason, and the position advances over it; the rest flows on.
@@ -142,7 +142,7 @@ class _Storing:
                 click.organization_id,
                 click.link_id,
                 bot,
-                click.method,
+                _storable(click.method),
                 _storable(click.user_agent),
                 _storable(click.referrer),
             )

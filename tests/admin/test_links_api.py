@@ -121,6 +121,22 @@ async def test_two_parallel_creates_of_one_address_make_one_link(api: Api) -> No
     }
 
 
+async def test_a_change_of_the_title_does_not_ask_for_the_destination_again(api: Api) -> None:
+    link = await made(api.one.api, destination="https://shop.example/")
+    shop = await made(api.one.api, hostname="shop.example")
+    changed = await api.one.api.put(f"/v1/links/{link['id']}", json={"title": "Shop"})
+    assert changed.status_code == 200
+    refused = await api.one.api.put(f"/v1/links/{link['id']}", json={"destination": "https://shop.example/2"})
+    assert refused.status_code == 400
+    assert (await api.one.api.delete(f"/v1/links/{shop['id']}")).status_code == 200
+    await made(api.one.api, destination="https://shop.example/3")
+
+
+async def test_hosts_of_others_may_be_destinations(api: Api) -> None:
+    await made(api.other.api, hostname="example.com", destination="https://elsewhere.example/")
+    await made(api.one.api, destination="https://example.com/")
+
+
 async def test_a_taken_address_is_refused_on_change_too(api: Api) -> None:
     await made(api.one.api, path="/taken")
     link = await made(api.one.api, path="/free")
@@ -400,6 +416,7 @@ async def test_an_unexpected_fault_tells_nothing(api: Api, connection: Any) -> N
     assert answer.json()["error"]["code"] == "INTERNAL_ERROR"
     assert "links_away" not in answer.text
     assert "Traceback" not in answer.text
+    assert answer.headers["x-request-id"] == answer.json()["meta"]["requestId"]
 
 
 async def test_the_docs_work_without_the_internet(api: Api) -> None:

@@ -114,7 +114,7 @@ async def test_marks_stay_while_redis_is_away(connection: Connection, redis: Red
     away = open_redis("redis://127.0.0.1:1", timeout_s=0.5)
     with pytest.raises(LOST):
         await publish.step(connection, away)
-    await publish.now(connection, away, [ADDRESS])
+    await publish.Publisher(away).now(connection, [ADDRESS])
     assert await publish.step(connection, redis) == 1
     assert await held(redis) is not None
 
@@ -201,6 +201,22 @@ async def test_a_rebuild_does_not_complete_when_redis_lost_its_data_meanwhile(
     monkeypatch.undo()
     await rebuilt(connection, redis)
     assert await held(redis) is not None
+
+
+async def test_two_workers_that_rebuild_at_once_end_with_one_complete_set(
+    connection: Connection, database_url: str, redis: Redis, organization_id: int
+) -> None:
+    for number in range(5):
+        await new_link(connection, organization_id, f"/{number}")
+    other = await asyncpg.connect(database_url)
+    done = await asyncio.gather(publish.rebuild(connection, redis), publish.rebuild(other, redis))
+    assert all(done)
+    marker = await redis.get(MARKER_KEY)
+    assert await publish.rebuild(other, redis)
+    assert await redis.get(MARKER_KEY) == marker
+    assert await publish.rebuild(other, redis, even_if_complete=True)
+    assert await redis.get(MARKER_KEY) != marker
+    await other.close()
 
 
 async def test_a_rebuild_announces_no_changes(connection: Connection, redis: Redis, organization_id: int) -> None:

@@ -220,7 +220,9 @@ async def test_a_change_that_is_older_than_what_is_remembered_changes_nothing(
     assert await lookup.find(PROMO) == living(5).entry
 
 
-async def test_changes_made_before_the_start_are_not_applied_again(servers: Servers, publisher: Publisher) -> None:
+async def test_a_link_that_changed_before_the_start_is_followed_from_its_newest_version(
+    servers: Servers, publisher: Publisher
+) -> None:
     await publisher.complete()
     for version in range(1, 4):
         await publisher.change(PROMO, living(version))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from admin.embedded import free_port
 from tests.conftest import Servers
 from tests.houses import House, wait_for
 
@@ -142,8 +143,37 @@ def test_a_second_linkwire_in_one_home(house: House, new_house: Callable[..., Ho
     assert "Another Linkwire is running" in second.console
 
 
-def test_a_bad_setting(new_house: Callable[..., House]) -> None:
-    assert "LINKWIRE_EDGE_PORT" in refusal(new_house(LINKWIRE_EDGE_PORT="http"))
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LINKWIRE_EDGE_PORT", "http"),
+        ("LINKWIRE_EDGE_PORT", "0"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("LINKWIRE_PUBLIC_URL", "http://localhost:99999"),
+        ("LINKWIRE_PUBLIC_URL", "https://user:pw@links.example"),
+    ],
+)
+def test_a_setting_that_makes_no_sense(new_house: Callable[..., House], name: str, value: str) -> None:
+    assert name in refusal(new_house(**{name: value}))
+
+
+def test_two_ports_that_are_one(new_house: Callable[..., House]) -> None:
+    port = str(free_port())
+    assert "LINKWIRE_ADMIN_PORT" in refusal(new_house(LINKWIRE_EDGE_PORT=port, LINKWIRE_ADMIN_PORT=port))
+    assert "LINKWIRE_METRICS_PORT" in refusal(new_house(LINKWIRE_EDGE_PORT="65000", LINKWIRE_METRICS_PORT=""))
+
+
+def test_a_home_with_a_space_behind_a_proxy(new_house: Callable[..., House]) -> None:
+    proxy = "http://127.0.0.1:1"
+    house = new_house("my home", HTTP_PROXY=proxy, http_proxy=proxy, ALL_PROXY=proxy)
+    house.start()
+    house.wait_until_ready()
+    made = house.command("key", "another")
+    assert re.fullmatch(r"lk_live_\w{38}\n", made.stdout), made.stderr
+    assert "Every link is in Redis" in house.command("republish").stdout
+    assert house.stop() == 0
+    assert "DATABASE_URL is not set" in house.command("key").stderr
 
 
 def test_a_database_that_is_not_there(new_house: Callable[..., House]) -> None:

@@ -79,6 +79,8 @@ def _spelt(draw: st.DrawFn, segment: bytes) -> bytes:
         pytest.param(b"/a/.../b", "/a/.../b", id="three dots are a name"),
         pytest.param(b"/a/..%2Fb", "/a/..%2Fb", id="dots before an escaped slash are a part of a name"),
         pytest.param(b"/a//../b", "/a/b", id="a double dot takes an empty segment back"),
+        pytest.param(b"/a//.", "/a//", id="a dot after an empty segment leaves the empty segment"),
+        pytest.param(b"/a//b/..", "/a//", id="a double dot leaves the empty segment before what it takes back"),
         pytest.param(b"/..", "/", id="a way back from the root is the root"),
         pytest.param(b"/.", "/", id="a dot at the root is the root"),
     ],

@@ -103,9 +103,18 @@ def test_the_path_of_a_secret_may_be_in_the_env_file(tmp_path: Path) -> None:
     assert load(Own, {}, tmp_path).redis_url == REDIS
 
 
-def test_a_secret_that_is_given_itself_comes_before_its_file(tmp_path: Path) -> None:
-    environment = {"REDIS_URL": REDIS, "REDIS_URL_FILE": str(tmp_path / "nothing")}
+def test_the_file_of_a_secret_counts_before_its_value(tmp_path: Path) -> None:
+    (tmp_path / "redis").write_text(REDIS)
+    environment = {"REDIS_URL": "redis://other", "REDIS_URL_FILE": str(tmp_path / "redis")}
     assert load(Own, environment, tmp_path).redis_url == REDIS
+    (tmp_path / "redis").write_text("\n")
+    assert load(Own, environment, tmp_path).redis_url == "redis://other"
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port", "redis://h:99999"])
+def test_a_url_of_another_kind_is_refused_without_being_shown(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match=r"^REDIS_URL: its value is not valid: "):
+        load(Own, {"REDIS_URL": url}, tmp_path)
 
 
 def test_an_empty_secret_is_looked_for_in_its_file(tmp_path: Path) -> None:
