@@ -12,6 +12,7 @@ from admin.settings import AdminSettings
 from admin.stats import ingest
 from shared.redis import LOST, Redis, RedisError, open_redis
 from shared.settings import SettingsError
+from shared.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +30,17 @@ async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(_keep_doing("publication", lambda: _publish(settings.database(), redis))),
             asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings.database(), redis))),
         ]
-        stopping = asyncio.create_task(stop.wait())
+        stopping = asyncio.create_task(_until(stop))
         done, _pending = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopping, *loops):
-            task.cancel()
-        await asyncio.wait([stopping, *loops])
-        for task in done - {stopping}:
+        await end(stopping, *loops)
+        for task in done:
             task.result()  # a loop ends only by a fault of ours: the process ends with it and is started again
     finally:
         await redis.aclose()
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
 
 
 async def _check_redis(redis: Redis) -> None:

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator
-from typing import Never
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,6 +17,7 @@ from edge.redirect import Redirect
 from edge.settings import EdgeSettings
 from edge.spool import Spool
 from shared.redis import open_redis
+from shared.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def build(settings: EdgeSettings) -> Starlette:
         following = asyncio.create_task(lookup.follow())
         following.add_done_callback(_end_process)
         yield
-        following.cancel()
+        await end(following)
         spool.close()
         await redis.aclose()
         await changes.aclose()
@@ -62,7 +62,7 @@ def build(settings: EdgeSettings) -> Starlette:
     )
 
 
-def _end_process(following: "asyncio.Task[Never]") -> None:
+def _end_process(following: "asyncio.Task[None]") -> None:
     """A worker that no longer follows the changes would serve stale links for good; the parent starts another one."""
     if not following.cancelled():
         log.critical("the worker ends, because it can't follow changes any more", exc_info=following.exception())

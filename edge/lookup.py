@@ -14,7 +14,6 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from typing import Never
 
 from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
 from shared.redis import LOST, Redis, RedisError, epoch_now, run_id, stream_entries
@@ -111,7 +110,7 @@ class Lookup:
             if len(self._absent) > _ABSENCES:
                 self._absent.popitem(last=False)
 
-    async def follow(self) -> Never:
+    async def follow(self) -> None:
         """Keep memory true, for ever: read the marker every second and every change as it is published."""
         while True:
             try:
@@ -119,7 +118,7 @@ class Lookup:
                 checked_at = time.monotonic()
                 while (left_s := checked_at + _CHECK_EVERY_S - time.monotonic()) > 0:
                     await self._read_changes(block_ms=max(1, int(left_s * 1000)))
-            except (*LOST, RedisError, ValueError, KeyError) as error:
+            except (*LOST, RedisError, ValueError) as error:
                 log.warning("can't follow the changes of links: %r", error)
                 self._doubt()
                 await asyncio.sleep(_AFTER_ERROR_S)
@@ -155,7 +154,11 @@ class Lookup:
             if number != self._last + 1:
                 log.warning("changes %d to %d are lost; memory is emptied", self._last + 1, number - 1)
                 self._forget()
-            self._apply(Address.of_key(fields[b"key"].decode()), Published.from_bytes(fields[b"value"]))
+            try:
+                self._apply(Address.of_key(fields[b"key"].decode()), Published.from_bytes(fields[b"value"]))
+            except (ValueError, KeyError) as error:
+                log.error("change %d can't be read; memory is emptied: %r", number, error)
+                self._forget()
             self._last = number
 
     def _apply(self, address: Address, change: Published) -> None:

@@ -61,8 +61,10 @@ class Address(NamedTuple):
 def address(host: str, path: bytes) -> Address:
     """The address of a request: its Host header and its raw path without the query.
 
-    Raises `BadAddress`.
+    Raises `BadAddress`. A Host header is ASCII (RFC 9110 §7.2): clients send names in their IDNA form.
     """
+    if not host.isascii():
+        raise BadAddress("A Host header is ASCII.")
     return Address(normal_hostname(host), normal_path(path))
 
 
@@ -72,10 +74,9 @@ def normal_hostname(host: str) -> str:
 
     Raises `BadAddress` for whatever is not a DNS name (RFC 1035 lengths; `_` is accepted, as browsers do).
     """
-    name, colon, port = host.partition(":")
-    if colon and not (port.isascii() and port.isdigit() and len(port) <= 5):
+    name, _colon, port = host.partition(":")
+    if port and not (port.isascii() and port.isdigit() and len(port) <= 5):
         raise BadAddress("A hostname is a DNS name; IPv6 addresses and other text after a colon are not.")
-    name = name.removesuffix(".")
     if name.isascii():
         name = name.lower()
     else:
@@ -83,6 +84,7 @@ def normal_hostname(host: str) -> str:
             name = idna.encode(name, uts46=True).decode("ascii")
         except (idna.IDNAError, UnicodeError) as error:
             raise BadAddress("The hostname is not a valid internationalised domain name.") from error
+    name = name.removesuffix(".")
     if len(name) > 253 or not _HOSTNAME.fullmatch(name):
         raise BadAddress("The hostname is not a valid domain name.")
     return name

@@ -12,12 +12,15 @@ import asyncio
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+
+from shared.tasks import end
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)  # loaded here, because little is safe between fork and exec
@@ -56,8 +59,7 @@ class Supervisor:
 
     async def __aexit__(self, *_: object) -> None:
         for child in reversed(self._children):
-            child.keeping.cancel()
-            await asyncio.wait([child.keeping])
+            await end(child.keeping)
             await _stop(child)
 
     async def start(self, command: Command) -> None:
@@ -76,11 +78,17 @@ class Supervisor:
             self._say(f"{command.name} (pid {child.process.pid}) {_reason(command, status)}; again in {delay_s:g} s")
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
-            try:
-                child.process = await _spawn(command)
-            except OSError as error:
-                self._say(f"{command.name} can't be started again: {error}")
-                return
+            while not await self._spawned_again(child):
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+
+    async def _spawned_again(self, child: "_Child") -> bool:
+        try:
+            child.process = await _spawn(child.command)
+        except (OSError, subprocess.SubprocessError) as error:
+            self._say(f"{child.command.name} can't be started again yet: {error}")
+            return False
+        return True
 
 
 @dataclass
@@ -138,7 +146,8 @@ async def _stop(child: _Child) -> None:
 
 def _reason(command: Command, status: int) -> str:
     said = _last_line(command.log)
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+    named = {number.value: number.name for number in signal.Signals}
+    how = f"was killed by {named.get(-status, -status)}" if status < 0 else f"exited with status {status}"
     return f"{how} ({said})" if said else how
 
 

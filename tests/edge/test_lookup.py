@@ -15,9 +15,10 @@ from admin import embedded
 from edge.lookup import Lookup, Unavailable
 from shared.links import CHANGES_COUNTER, CHANGES_STREAM, Address, Entry, Published
 from shared.redis import Redis, open_redis
+from shared.tasks import end
 from tests.conftest import Servers, run
 from tests.edge.publishing import OTHER, PROMO, Gate, Publisher, living
-from tests.shared.waiting import end, until
+from tests.shared.waiting import until
 
 OwnValkey = tuple[embedded.Server, "subprocess.Popen[bytes]"]
 
@@ -473,6 +474,19 @@ async def test_a_gap_in_the_numbers_of_the_changes_empties_memory(lookup: Lookup
     await remembering_what_was(lookup, publisher)
     await publisher.announce(Address("go.example", "/b"), FIRST, step=2)
     await until_emptied(lookup)
+
+
+async def test_a_change_that_cannot_be_read_empties_memory_and_holds_up_nothing(
+    lookup: Lookup, publisher: Publisher, redis: Redis
+) -> None:
+    await publisher.announce(Address("go.example", "/a"), FIRST)
+    await until_caught_up(lookup, publisher)
+    await remembering_what_was(lookup, publisher)
+    number = await redis.incr(CHANGES_COUNTER)
+    await redis.xadd(CHANGES_STREAM, {"key": PROMO.key, "value": b"2 {}"}, id=f"{number}-0")
+    await until_emptied(lookup)
+    await publisher.announce(PROMO, SECOND)
+    await until_caught_up(lookup, publisher)
 
 
 async def test_a_gap_is_noticed_where_no_later_change_shows_it(

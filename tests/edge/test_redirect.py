@@ -22,9 +22,10 @@ from shared.clicks import MAX_REFERRER, MAX_USER_AGENT, Click
 from shared.links import Address, Entry, Published
 from shared.redis import Redis, open_redis
 from shared.settings import load
+from shared.tasks import end
 from tests.conftest import Servers
 from tests.edge.publishing import PROMO, Publisher, living
-from tests.shared.waiting import end, until
+from tests.shared.waiting import until
 
 OwnValkey = tuple[embedded.Server, "subprocess.Popen[bytes]"]
 

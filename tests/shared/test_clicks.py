@@ -25,7 +25,7 @@ _RECORDS = st.binary(max_size=30).map(lambda record: record.replace(b"\n", b""))
 _BATCHES = st.builds(
     Batch,
     st.from_regex(r"[0-9a-f]{16}", fullmatch=True),
-    st.integers(0, 2**63),
+    st.integers(0, 2**63 - 1),
     st.lists(_RECORDS, min_size=1, max_size=10),
 )
 CLICK = Click(1_700_000_000_000, 7, 3, "GET", "203.0.113.7", "Mozilla/5.0", "https://news.example/")
@@ -109,6 +109,22 @@ async def test_a_batch_is_read_from_the_stream_as_it_was_put_there(redis: Redis,
 
 async def _entries(redis: Redis, entry_id: Any) -> Any:
     return await redis.xrange(STREAM, entry_id, entry_id)
+
+
+@pytest.mark.parametrize(
+    ("spool", "first"),
+    [
+        pytest.param(b"a", b"-1", id="a number before the first"),
+        pytest.param(b"a", b"9223372036854775808", id="a number beyond what Postgres counts to"),
+        pytest.param(b"a", b"one", id="a number that is none"),
+        pytest.param(b"a\0b", b"0", id="a spool with a NUL in its name"),
+        pytest.param(b"a\nb", b"0", id="a spool with a newline in its name"),
+        pytest.param("ä".encode(), b"0", id="a spool with a name beyond ASCII"),
+    ],
+)
+def test_a_batch_whose_place_is_none_is_refused(spool: bytes, first: bytes) -> None:
+    with pytest.raises(ValueError):
+        Batch.from_fields({b"spool": spool, b"first": first, b"records": b""})
 
 
 @given(

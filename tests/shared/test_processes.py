@@ -135,7 +135,7 @@ async def test_a_child_whose_program_is_gone_is_said_to_be_so(tmp_path: Path) ->
         os.kill(pids(tmp_path)[0], signal.SIGTERM)
         await until(lambda: len(said) == 2)
     assert said[0].startswith(f"program (pid {pids(tmp_path)[0]}) was killed by SIGTERM")
-    assert said[1].startswith("program can't be started again: ")
+    assert said[1].startswith("program can't be started again yet: ")
 
 
 async def test_a_child_gets_its_environment_its_descriptors_its_directory_and_its_log(

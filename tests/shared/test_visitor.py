@@ -33,6 +33,7 @@ _ADDRESSES = st.ip_addresses().filter(lambda it: it.version == 4 or (it.ipv4_map
         pytest.param("::ffff:203.0.113.7", "", "203.0.113.7", id="an IPv4 peer on an IPv6 socket"),
         pytest.param("::ffff:127.0.0.1", "203.0.113.7", "203.0.113.7", id="a trusted one on an IPv6 socket"),
         pytest.param("127.0.0.1", "::ffff:203.0.113.7", "203.0.113.7", id="an IPv4 visitor as a proxy saw it on IPv6"),
+        pytest.param("127.0.0.1", "1.1.1.1, " * 999 + "203.0.113.7", "203.0.113.7", id="a visitor that wrote a lot"),
         pytest.param("", "203.0.113.7", "", id="a unix socket"),
         pytest.param("testclient", "", "", id="a peer without an address"),
     ],

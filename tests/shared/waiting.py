@@ -20,14 +20,3 @@ async def until(condition: Callable[[], object], within_s: float = 10.0) -> None
             return
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(POLL_S)
-
-
-async def end(task: "asyncio.Task[object]") -> None:
-    """Cancel a task until it has ended.
-
-    Once is not always enough for a task that talks to Redis: redis-py sends with `asyncio.wait_for`, which in
-    Python 3.11 swallows a cancellation that arrives together with its result.
-    """
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=0.1)
