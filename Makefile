@@ -4,14 +4,14 @@ BIN := .venv/bin
 # --without-pip and `pip --python` need neither Debian's python3-venv package nor a second copy of pip.
 PIP := $(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check
 
-.PHONY: up test check lock demo clean help bench-start bench-propagation
+.PHONY: up test check lock demo clean help bench-start bench-propagation bench-redirect
 
 help:
 	@echo "make up      start Linkwire here (Ctrl-C stops it)"
 	@echo "make test    every check and test, on servers of their own"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make demo LOG=access.log.gz   replay a web server log through a running Linkwire"
-	@echo "make bench-start, make bench-propagation   measure what is promised"
+	@echo "make bench-start, bench-propagation, bench-redirect   measure what is promised"
 	@echo "make lock    resolve pyproject.toml into the two lock files"
 
 up: .venv/runtime.stamp
@@ -29,7 +29,7 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench-start bench-propagation: .venv/dev.stamp
+bench-start bench-propagation bench-redirect: .venv/dev.stamp
 	@$(BIN)/python -m benchmarks.$(@:bench-%=%)
 
 .venv/bin/python:
