@@ -3,9 +3,9 @@
 Rules of this file:
 
 1. The caller owns the transaction: functions elsewhere take a connection first and neither begin nor commit.
-2. A request gets its answer within two seconds: it waits at most `ACQUIRE_S` for a connection and uses it for at most
-   `AUTHENTICATE_S` to learn who calls, then the same with `REQUEST_S` for its work. Beyond that, and when Postgres is
-   away, it gets `Unavailable`.
+2. A request gets its answer within two seconds: it has `AUTHENTICATE_S` to learn who calls and `REQUEST_S` for its
+   work, each from asking for a connection to giving it back. Beyond that, and when Postgres is away, it gets
+   `Unavailable`.
 3. A migration is a numbered file, applied once, whole, in order, and never changed afterwards.
 """
 
@@ -25,9 +25,8 @@ from shared.settings import SettingsError
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-ACQUIRE_S = 0.3
-AUTHENTICATE_S = 0.3
-REQUEST_S = 1.0
+AUTHENTICATE_S = 0.7
+REQUEST_S = 1.2
 
 AWAY = (
     OSError,
@@ -49,19 +48,21 @@ class MigrationError(Exception):
 
 async def open_pool(url: str, *, size: int = 10) -> Pool:
     """A pool that connects when it is first used, so that Postgres may be away now."""
-    return await asyncpg.create_pool(url, min_size=0, max_size=size, timeout=ACQUIRE_S, reset=_keep_session)
+    return await asyncpg.create_pool(url, min_size=0, max_size=size, timeout=AUTHENTICATE_S, reset=_keep_session)
 
 
 @contextlib.asynccontextmanager
 async def connection(pool: Pool, *, within_s: float = REQUEST_S) -> AsyncIterator[Connection]:
-    """A connection of the pool, cut when it is still in use after `within_s`.
+    """A connection of the pool, waited for and used for `within_s` in all; then it is cut.
 
     Cut, not cancelled: a Postgres that does not answer would not answer a ROLLBACK either. Raises `Unavailable` when
     Postgres is away or too slow.
     """
     try:
-        async with pool.acquire(timeout=ACQUIRE_S) as taken:
-            cut = asyncio.get_running_loop().call_later(within_s, taken.terminate)
+        clock = asyncio.get_running_loop()
+        end = clock.time() + within_s
+        async with pool.acquire(timeout=within_s) as taken:
+            cut = clock.call_at(end, taken.terminate)
             try:
                 yield taken
             except asyncpg.InterfaceError as error:

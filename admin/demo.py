@@ -26,6 +26,7 @@ from shared.links import MAX_PATH_LENGTH, is_reserved, normal_path
 HOSTNAME = "demo.localhost"
 LINKS = 200
 _AT_ONCE = 32
+_PATIENCE = 10
 _DRAINED_WITHIN_S = 60.0
 _SHOWN = 10
 
@@ -202,13 +203,22 @@ class _Demo:
     async def _link(self, path: str) -> str:
         """The id of the link at a path, made if it is new."""
         wanted = {"hostname": HOSTNAME, "path": path}
-        made = await self._api.post("/links", json={**wanted, "destination": f"https://example.com{path}"})
+        made = await self._ask("POST", "/links", json={**wanted, "destination": f"https://example.com{path}"})
         if made.status_code == 409:
-            made = await self._api.get("/links", params=wanted)
-            made.raise_for_status()
-            return str(made.json()["data"][0]["id"])
-        made.raise_for_status()
+            found = await self._ask("GET", "/links", params=wanted)
+            return str(found.json()["data"][0]["id"])
         return str(made.json()["data"]["id"])
+
+    async def _ask(self, method: str, path: str, **sent: Any) -> httpx2.Response:
+        """The API's answer; asked again when it is too busy to give one."""
+        for _ in range(_PATIENCE):
+            answer = await self._api.request(method, path, **sent)
+            if answer.status_code != 503:
+                break
+            await asyncio.sleep(int(answer.headers.get("retry-after", 1)))
+        if answer.status_code != 409:
+            answer.raise_for_status()
+        return answer
 
     async def _follow(self, visit: Visit) -> int:
         headers = {
@@ -224,8 +234,7 @@ class _Demo:
 
     async def _counts(self, title: str, ids: dict[str, str]) -> dict[str, dict[str, int]]:
         async def of(link_id: str) -> dict[str, int]:
-            stats = await self._api.get(f"/links/{link_id}/stats")
-            stats.raise_for_status()
+            stats = await self._ask("GET", f"/links/{link_id}/stats")
             return dict(stats.json()["data"])
 
         return dict(zip(ids, await self._each(title, of, list(ids.values())), strict=True))

@@ -137,6 +137,13 @@ async def test_hosts_of_others_may_be_destinations(api: Api) -> None:
     await made(api.one.api, destination="https://example.com/")
 
 
+async def test_many_at_once_are_all_served(api: Api, redis: Redis) -> None:
+    """More than there are connections to Postgres: whoever waits for one is not refused."""
+    paths = [f"/many-{number}" for number in range(64)]
+    links = await asyncio.gather(*[made(api.one.api, path=path) for path in paths])
+    assert {link["path"] for link in links} == set(paths)
+
+
 async def test_a_taken_address_is_refused_on_change_too(api: Api) -> None:
     await made(api.one.api, path="/taken")
     link = await made(api.one.api, path="/free")
