@@ -11,6 +11,7 @@ Rules of this file:
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -151,9 +152,15 @@ def valkey(home: Path) -> Server:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface that nobody uses now.
+
+    Below those that outgoing connections get (32768 and up on Linux): the one that the kernel would give could be taken
+    by a connection before the server listens on it.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _package(name: str) -> Path:
