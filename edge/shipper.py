@@ -86,15 +86,14 @@ class Shipper:
         self._directory = directory
         self._redis = redis
         self._places: dict[str, _Place] = {}
-        self._left_alone: set[str] = set()
-        """Spools whose files this process can't read."""
+        self._said: set[str] = set()
+        """Spools whose trouble is in the log already."""
         self._epoch: str | None = None
 
     async def step(self) -> int:
         """Ship one batch of each spool that has one; the number of records shipped. Raises when Redis is away."""
         for path in self._directory.glob("*" + SUFFIX):
-            if path.stem not in self._left_alone:
-                self._places.setdefault(path.stem, _Place(path))
+            self._places.setdefault(path.stem, _Place(path))
         try:
             await self._learn()
             return sum([await self._ship(place) for place in list(self._places.values())])
@@ -137,10 +136,12 @@ class Shipper:
             if is_done:
                 place.path.unlink()
         except OSError as error:
-            # Another shipper has finished it, or somebody took it away; the others must not wait for it.
-            log.error("a spool is left alone: %s", error)
-            del self._places[place.path.stem]
-            self._left_alone.add(place.path.stem)
+            # The others must not wait for it. Said once; tried again for as long as the file is there.
+            if place.path.stem not in self._said:
+                log.error("a spool can't be shipped: %s", error)
+                self._said.add(place.path.stem)
+            if isinstance(error, FileNotFoundError):  # another shipper has finished it, or somebody took it away
+                del self._places[place.path.stem]
             return 0
         if batch.records:
             await self._redis.xadd(clicks.STREAM, batch.to_fields())  # type: ignore[arg-type]

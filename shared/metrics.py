@@ -4,6 +4,7 @@ They share files in a directory (prometheus-client's multiprocess mode, chosen b
 import). Whoever starts the processes prepares the directory before, and serves. A process alone serves its own.
 """
 
+import atexit
 import hashlib
 import os
 import shutil
@@ -17,7 +18,8 @@ _MEMORY = Path("/dev/shm")  # noqa: S108
 def prepare(home: Path, name: str) -> dict[str, str]:
     """Make an empty directory, and return the environment that makes child processes write their metrics there.
 
-    In memory where that can be had: the files are mapped and sparse, and a full disk would kill who writes to them.
+    In memory where that can be had: the files are mapped and sparse, and a full disk would kill who writes to them. It
+    goes with this process, or, if that is killed, at the next start.
     """
     place = hashlib.sha256(f"{home}/{name}".encode()).hexdigest()[:16]
     directory = (_MEMORY if _MEMORY.is_dir() else home) / f"linkwire-{os.geteuid()}-{place}"
@@ -26,6 +28,7 @@ def prepare(home: Path, name: str) -> dict[str, str]:
         directory.mkdir(mode=0o700)
     except FileExistsError:  # somebody else's
         directory = Path(tempfile.mkdtemp(prefix="linkwire-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     os.environ[_DIRECTORY] = str(directory)
     return {_DIRECTORY: str(directory)}
 
