@@ -30,17 +30,13 @@ async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(_keep_doing("publication", lambda: _publish(settings.database(), redis))),
             asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings.database(), redis))),
         ]
-        stopping = asyncio.create_task(_until(stop))
+        stopping = asyncio.create_task(stop.wait())
         done, _pending = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
         await end(stopping, *loops)
-        for task in done:
+        for task in done - {stopping}:
             task.result()  # a loop ends only by a fault of ours: the process ends with it and is started again
     finally:
         await redis.aclose()
-
-
-async def _until(stop: asyncio.Event) -> None:
-    await stop.wait()
 
 
 async def _check_redis(redis: Redis) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,11 @@ def wait_for(condition: Callable[[], object], within_s: float = 10.0) -> None:
 
 
 def _stopped(house: House) -> None:
+    # Politely first: servers that are killed leave their shared memory behind.
     if house.process is not None and house.process.poll() is None:
+        house.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            house.process.wait(20)
         house.process.kill()
         house.process.wait()
     for pid in house.processes():

@@ -8,8 +8,7 @@ import pytest
 
 from admin import database
 from admin.database import Connection, MigrationError
-from admin.links import counts, domains, links, publish
-from admin.stats import ingest
+from admin.links import links
 from tests.conftest import Servers, at_database
 
 ADMIN = Path(database.__file__).parent
@@ -83,4 +82,3 @@ async def test_every_statement_can_be_prepared(connection: Connection, file: str
 MATCHING = (
     "where organization_id = $1 and $2::text is null and $3::text is null and $4::text is null and $5::text is null"
 )
-assert counts and domains and publish and ingest
