@@ -4,15 +4,17 @@ BIN := .venv/bin
 # --without-pip and `pip --python` need neither Debian's python3-venv package nor a second copy of pip.
 PIP := $(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check
 
-.PHONY: up test check lock demo clean help bench-start bench-propagation bench-redirect
+.PHONY: up test test-redis check lock demo clean help load bench-start bench-propagation bench-redirect bench-memory
 
 help:
 	@echo "make up      start Linkwire here (Ctrl-C stops it)"
 	@echo "make test    every check and test, on servers of their own"
+	@echo "make test-redis   the tests, on the machine's own redis-server"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make demo LOG=access.log.gz   replay a web server log through a running Linkwire"
-	@echo "make bench-start, bench-propagation, bench-redirect   measure what is promised"
-	@echo "make lock    resolve pyproject.toml into the two lock files"
+	@echo "make load    a minute of visitors, every answer checked and every click counted (installs locust)"
+	@echo "make bench-start, bench-propagation, bench-redirect, bench-memory   measure what is promised"
+	@echo "make lock    resolve pyproject.toml into the lock files"
 
 up: .venv/runtime.stamp
 	@$(BIN)/linkwire up
@@ -23,13 +25,20 @@ demo: .venv/runtime.stamp
 test: check
 	$(BIN)/pytest -n 2 --dist worksteal $(if $(shell command -v chromium),,-m "not browser")
 
+# The same on a real Redis (Debian: apt-get install redis-server), but for what tests the embedded Valkey itself.
+test-redis: .venv/dev.stamp
+	TEST_REDIS_SERVER=$$(command -v redis-server) $(BIN)/pytest -n 2 --dist worksteal -m "not browser"
+
 check: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench-start bench-propagation bench-redirect: .venv/dev.stamp
+load: .venv/load.stamp
+	@$(BIN)/python -m benchmarks.load
+
+bench-start bench-propagation bench-redirect bench-memory: .venv/dev.stamp
 	@$(BIN)/python -m benchmarks.$(@:bench-%=%)
 
 .venv/bin/python:
@@ -47,6 +56,11 @@ bench-start bench-propagation bench-redirect: .venv/dev.stamp
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
+.venv/load.stamp: requirements-load.lock .venv/dev.stamp
+	@echo "Linkwire: installing locust"
+	@$(PIP) --require-hashes -r requirements-load.lock
+	@touch $@
+
 # Hashes for every platform, markers for every Python, and no address of an index.
 UV := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links pyproject.toml
@@ -54,6 +68,7 @@ lock: .venv/bin/python
 	@$(PIP) --quiet uv
 	$(UV) -o requirements.lock
 	$(UV) --extra dev -c requirements.lock -o requirements-dev.lock
+	$(UV) --extra load -c requirements-dev.lock -o requirements-load.lock
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

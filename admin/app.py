@@ -30,6 +30,7 @@ def build(settings: AdminSettings) -> FastAPI:
         app.state.settings = settings
         app.state.pool = await database.open_pool(settings.database())
         redis = open_redis(settings.redis(), timeout_s=1.0)
+        app.state.redis = redis
         app.state.publisher = Publisher(redis)
         yield
         app.state.pool.terminate()

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from shared.links import normal_hostname
-from shared.settings import CommonSettings, port, required, setting, url
+from shared.settings import CommonSettings, port, required, setting, url, whole_number
 
 
 def _public_url(text: str) -> str:
@@ -37,6 +37,14 @@ class AdminSettings(CommonSettings):
         "every `shortUrl`. Unset: `http://localhost` with the edge's port.",
         default=None,
         parse=_public_url,
+    )
+
+    spool_silence_s: int = setting(
+        "LINKWIRE_SPOOL_SILENCE_S",
+        "Seconds after which a spool that nobody says anything of is closed; clicks of it that are missing then are "
+        "counted as lost.",
+        default="604800",
+        parse=whole_number(60, 10**9),
     )
 
     def database(self) -> str:

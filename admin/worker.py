@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import asyncpg
@@ -9,7 +10,7 @@ import asyncpg
 from admin import database
 from admin.links import publish
 from admin.settings import AdminSettings
-from admin.stats import ingest
+from admin.stats import ingest, sources
 from shared.redis import LOST, Redis, RedisError, open_redis
 from shared.settings import SettingsError
 from shared.tasks import end
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 _IDLE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 _PATIENCE_S = 60.0
+_COMPARE_EVERY_S = 1.0
 _TROUBLE = (*LOST, RedisError, *database.AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -28,7 +30,7 @@ async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
     try:
         loops = [
             asyncio.create_task(_keep_doing("publication", lambda: _publish(settings.database(), redis))),
-            asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings.database(), redis))),
+            asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings, redis))),
         ]
         stopping = asyncio.create_task(stop.wait())
         done, _pending = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -75,13 +77,18 @@ async def _publish(database_url: str, redis: Redis) -> None:
         connection.terminate()
 
 
-async def _ingest(database_url: str, redis: Redis) -> None:
+async def _ingest(settings: AdminSettings, redis: Redis) -> None:
     """Ingest for as long as this worker holds the lease; otherwise stand by."""
-    connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
+    connection = await asyncpg.connect(settings.database(), timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
     try:
         while not await ingest.lease(connection):  # noqa: ASYNC110  another process holds it
             await asyncio.sleep(_IDLE_S)
+        compare_at = 0.0
         while True:
             await ingest.step(connection, redis, wait_ms=1000)
+            if time.monotonic() >= compare_at:
+                await sources.step(connection, redis, silence_s=settings.spool_silence_s)
+                await ingest.measure(redis, time.time_ns() // 1_000_000)
+                compare_at = time.monotonic() + _COMPARE_EVERY_S
     finally:
         connection.terminate()

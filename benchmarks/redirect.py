@@ -18,22 +18,26 @@ import re
 import shutil
 import signal
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx2
 import redis as redis_py
 
 from admin import embedded
 from admin.embedded import free_port
+from shared import clicks
+from shared.clicks import Batch
 from shared.links import MARKER_KEY, Address, Entry, Marker, Published
 
 RESULTS = Path(__file__).parent / "results"
@@ -83,6 +87,8 @@ class Server(NamedTuple):
     serving: list[int]
     beside: list[int]
     recorded: Callable[[], int] | None = None
+    settle: Callable[[], None] = lambda: None
+    """Waits until what works beside has done what there was to do."""
 
 
 class Links(NamedTuple):
@@ -137,26 +143,66 @@ def starlette(links: Links, kind: str) -> Iterator[Server]:
 
 @contextmanager
 def edge(links: Links) -> Iterator[Server]:
-    """The edge as it is run: a parent, one worker, the shipper."""
-    port, metrics_port, home = free_port(), free_port(), links.directory / "home"
+    """The edge as it is run: a parent, one worker, the shipper; and something that takes clicks off the stream."""
+    port, home = free_port(), links.directory / "home"
     shutil.rmtree(home, ignore_errors=True)
     environment = {
         "LINKWIRE_HOME": str(home),
         "LINKWIRE_EDGE_PORT": str(port),
-        "LINKWIRE_METRICS_PORT": str(metrics_port),
+        "LINKWIRE_METRICS_PORT": str(free_port()),
+        "LINKWIRE_SPOOL_MAX_BYTES": str(2**35),
         "REDIS_URL": links.redis_url,
     }
 
     def recorded() -> int:
-        text = httpx2.get(f"http://127.0.0.1:{metrics_port}/metrics", trust_env=False).text
-        found = re.search(r"^linkwire_clicks_recorded_total (\S+)", text, re.MULTILINE)
-        return int(float(found[1])) if found else 0
+        return sum(struct.unpack_from("=QQQ", file.read_bytes())[1] for file in (home / "spool").glob("*.spool"))
 
-    with _running([sys.executable, "-m", "edge"], environment, port, "/readyz") as pid:
+    with (
+        _running([sys.executable, "-m", "edge"], environment, port, "/readyz") as pid,
+        Taker(links.redis_url) as taker,
+    ):
         children = {child: Path(f"/proc/{child}/cmdline").read_text() for child in _children(pid)}
         serving = [child for child, command in children.items() if "--socket" in command]
         beside = [child for child, command in children.items() if "shipper" in command]
-        yield Server(port, serving, beside, recorded)
+        yield Server(port, serving, beside, recorded, lambda: taker.wait_for(recorded()))
+
+
+class Taker:
+    """Takes clicks off the stream and says that they are committed, as ingest does, but keeps nothing."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = redis_py.Redis.from_url(redis_url)
+        self._redis.delete(clicks.STREAM, clicks.COMMITTED_KEY, clicks.REPORTS_KEY)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._take)
+        self._positions: dict[str, int] = {}
+
+    def __enter__(self) -> "Taker":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._redis.close()
+
+    def _take(self) -> None:
+        last: Any = "0"
+        while not self._stop.is_set():
+            answer: Any = self._redis.xread({clicks.STREAM: last}, count=20, block=200)
+            for _, entries in answer or []:
+                for entry_id, fields in entries:
+                    last = entry_id
+                    batch = Batch.from_fields(fields)
+                    self._positions[batch.spool] = max(self._positions.get(batch.spool, 0), batch.end)
+                self._redis.hset(clicks.COMMITTED_KEY, mapping=dict(self._positions))  # type: ignore[arg-type]
+                self._redis.xtrim(clicks.STREAM, minid=last)
+
+    def wait_for(self, count: int) -> None:
+        """Until so many have been taken."""
+        deadline = time.monotonic() + 60
+        while sum(self._positions.values()) < count and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 SERVERS: dict[str, Callable[[Links], AbstractContextManager[Server]]] = {
@@ -230,7 +276,7 @@ def _wrk(
             io.write(string.format("FIGURES %d %d %.3f %.3f %d\\n", summary.requests, summary.duration,
                 latency:percentile(50) / 1000, latency:percentile(99) / 1000,
                 summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout))
-        end""".replace("        function response(status) if status ~= 302 then wrk.thread:stop() end end\n", "")
+        end"""
     )
     command = ["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
     said = subprocess.run([*command, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True).stdout
@@ -244,10 +290,13 @@ def _wrk(
 def measure(server: Server, links: Links, seconds: int, connections: int, delay_ms: float = 0) -> Figures:
     """One run, after a short one to warm up."""
     _wrk(links.directory, server.port, 2, connections, delay_ms)
+    server.settle()
     before = server.recorded() if server.recorded else 0
     serving, beside = _cpu_s(server.serving), _cpu_s(server.beside)
     requests, per_second, p50, p99 = _wrk(links.directory, server.port, seconds, connections, delay_ms)
-    serving, beside = _cpu_s(server.serving) - serving, _cpu_s(server.beside) - beside
+    serving = _cpu_s(server.serving) - serving
+    server.settle()
+    beside = _cpu_s(server.beside) - beside
     return Figures(
         requests,
         per_second,
@@ -272,6 +321,7 @@ def main() -> None:
     for tool in ("nginx", "wrk", "taskset"):
         if shutil.which(tool) is None:
             raise SystemExit(f"{tool} is not installed (Debian: apt-get install nginx-light wrk util-linux)")
+    os.sched_setaffinity(0, {int(CLIENT_CORE)})
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         with _links(directory, arguments.links) as links:

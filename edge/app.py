@@ -6,29 +6,58 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import NamedTuple
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from edge.connection import Connections
 from edge.lookup import Lookup
+from edge.protocol import FastWay, Protocol
 from edge.redirect import Redirect
 from edge.settings import EdgeSettings
 from edge.spool import Spool
+from edge.tally import Tally
 from shared.redis import open_redis
 from shared.tasks import end
 
 log = logging.getLogger(__name__)
 
 
-def build(settings: EdgeSettings) -> Starlette:
-    """The application of one worker. Redis may be away; the spool's directory is made."""
+class Worker(NamedTuple):
+    """A worker's parts, for the server that runs them."""
+
+    app: Starlette
+    protocol: partial[Protocol]
+    """In place of uvicorn's own."""
+    tally: Tally
+
+
+def build(settings: EdgeSettings) -> Worker:
+    """One worker. Redis may be away; the spool's directory is made."""
     settings.spool_directory.mkdir(parents=True, exist_ok=True)
-    redis = open_redis(settings.redis(), timeout_s=0.25)
+    # Once more, because the first failure may be a connection's that Redis has closed long ago.
+    redis = open_redis(settings.redis(), timeout_s=0.2, retries=1)
     changes = open_redis(settings.redis(), timeout_s=3.0, connections=1)
     lookup = Lookup(redis, changes, memory_entries=settings.memory_entries)
-    spool = Spool(settings.spool_directory)
+    spool = Spool(settings.spool_directory, max_bytes=settings.spool_max_bytes)
+    tally = Tally()
+    connections = Connections(
+        tally,
+        limit=settings.connections,
+        limit_per_client=settings.connections_per_client,
+        trusted_proxies=settings.trusted_proxies,
+    )
+
+    async def tend() -> None:
+        """What is to be done once a second."""
+        while True:
+            await asyncio.sleep(1)
+            tally.tell(memory_hits=lookup.hits, recorded=spool.recorded, dropped=spool.dropped)
+            spool.tend()
 
     async def healthz(_: Request) -> Response:
         """The process answers."""
@@ -44,26 +73,29 @@ def build(settings: EdgeSettings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        following = asyncio.create_task(lookup.follow())
-        following.add_done_callback(_end_process)
+        tasks = [asyncio.create_task(work) for work in (lookup.follow(), connections.watch(), tend())]
+        for task in tasks:
+            task.add_done_callback(_end_process)
         yield
-        await end(following)
+        await end(*tasks)
+        tally.tell(memory_hits=lookup.hits, recorded=spool.recorded, dropped=spool.dropped)
         spool.close()
         await redis.aclose()
         await changes.aclose()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
-            Route("/{path:path}", Redirect(lookup, spool, settings.trusted_proxies)),
+            Route("/{path:path}", Redirect(lookup, spool, tally)),
         ],
         lifespan=lifespan,
     )
+    return Worker(app, partial(Protocol, connections, FastWay(lookup, spool)), tally)
 
 
-def _end_process(following: "asyncio.Task[None]") -> None:
+def _end_process(task: "asyncio.Task[None]") -> None:
     """A worker that no longer follows the changes would serve stale links for good; the parent starts another one."""
-    if not following.cancelled():
-        log.critical("the worker ends, because it can't follow changes any more", exc_info=following.exception())
+    if not task.cancelled():
+        log.critical("the worker ends, because a part of it has ended", exc_info=task.exception())
         os.kill(os.getpid(), signal.SIGTERM)

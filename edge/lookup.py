@@ -15,6 +15,7 @@ import logging
 import time
 from collections import OrderedDict
 
+from edge.memory import Found, Memory, memory_key
 from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
 from shared.redis import LOST, Redis, RedisError, epoch_now, run_id, stream_entries
 
@@ -44,12 +45,12 @@ class Lookup:
     `redis` answers lookups, within `timeout_s`; `changes` is a client of its own, because it blocks for a second.
     """
 
-    def __init__(self, redis: Redis, changes: Redis, *, memory_entries: int, timeout_s: float = 0.25) -> None:
+    def __init__(self, redis: Redis, changes: Redis, *, memory_entries: int, timeout_s: float = 0.2) -> None:
         self._redis = redis
         self._changes = changes
-        self._memory_entries = memory_entries
         self._timeout_s = timeout_s
-        self._found: OrderedDict[Address, Published] = OrderedDict()
+        self.memory = Memory(memory_entries)
+        """The links that were found."""
         self._absent: OrderedDict[Address, None] = OrderedDict()
         self._flights: dict[Address, _Flight] = {}
         self._epoch: str | None = None
@@ -58,6 +59,8 @@ class Lookup:
         """The epoch that memory belongs to, kept while the set is incomplete."""
         self._last = 0
         """The number of the last change that was applied."""
+        self.hits = 0
+        """How many were answered from memory by `find`."""
 
     @property
     def is_complete(self) -> bool:
@@ -69,10 +72,11 @@ class Lookup:
 
         Lookups of the same address that are in flight at once ask Redis once.
         """
-        if (published := self._found.get(address)) is not None:
-            self._found.move_to_end(address)
-            return published.entry
+        if (found := self.memory.get(memory_key(address))) is not None:
+            self.hits += 1
+            return found.published.entry
         if address in self._absent:
+            self.hits += 1
             return None
         flight = self._flights.get(address)
         if flight is None:
@@ -102,9 +106,7 @@ class Lookup:
 
     def _remember(self, address: Address, published: Published | None) -> None:
         if published is not None:
-            self._found[address] = published
-            if len(self._found) > self._memory_entries:
-                self._found.popitem(last=False)
+            self.memory.put(memory_key(address), Found(published))
         elif self._epoch is not None:
             self._absent[address] = None
             if len(self._absent) > _ABSENCES:
@@ -165,19 +167,19 @@ class Lookup:
         if (flight := self._flights.get(address)) is not None:
             flight.is_overtaken = True
         self._absent.pop(address, None)
-        held = self._found.get(address)
-        if held is not None and held.version <= change.version:
-            if change.entry is None:
-                del self._found[address]
-            else:
-                self._found[address] = change
+        key = memory_key(address)
+        held = self.memory.peek(key)
+        if held is not None and held.published.version <= change.version:
+            self.memory.pop(key)
+            if change.entry is not None:
+                self.memory.put(key, Found(change))
 
     def _doubt(self) -> None:
         self._epoch = None
         self._absent.clear()
 
     def _forget(self) -> None:
-        self._found.clear()
+        self.memory.clear()
         self._absent.clear()
         for flight in self._flights.values():
             flight.is_overtaken = True

@@ -36,8 +36,13 @@ def not_found() -> Response:
 
 
 def bad_request() -> Response:
-    """400: the request names no address (RFC 9112 §3.2 asks for 400 when Host is missing or invalid)."""
-    return _page(400, "This request names no address", "Its Host header is missing or is not a domain name.")
+    """400: the request is malformed or names no address (RFC 9112 §3.2 asks for it when Host is missing or invalid)."""
+    return _page(
+        400,
+        "This request names no address",
+        "It is malformed, or its Host header is no domain name.",
+        connection="close",
+    )
 
 
 def method_not_allowed() -> Response:
@@ -48,3 +53,25 @@ def method_not_allowed() -> Response:
 def unavailable() -> Response:
     """503: whether there is a link can't be known now."""
     return _page(503, "Please try again", "This link can't be looked up at the moment.", retry_after="1")
+
+
+def too_slow() -> Response:
+    """408: the request did not become complete in time."""
+    return _page(408, "This took too long", "The request did not arrive completely in time.", connection="close")
+
+
+def target_too_long() -> Response:
+    """414: no address is as long as this one."""
+    return _page(414, "This address is too long", "No link is as long as that.", connection="close")
+
+
+def head_too_large() -> Response:
+    """431: more headers than a browser sends."""
+    return _page(431, "This request is too large", "Its headers are larger than this server reads.", connection="close")
+
+
+def too_many_connections() -> Response:
+    """503: there is no room for another connection."""
+    return _page(
+        503, "Please try again", "There are too many connections at the moment.", retry_after="1", connection="close"
+    )

@@ -6,7 +6,9 @@ Rules of this file:
    as in Redis, without being read.
 2. A batch names its place: the spool it comes from and the number of its first record there. Whoever stores clicks
    remembers the position per spool, which makes a second delivery harmless and a loss visible.
-3. Pure: no I/O, no clock.
+3. Every shipper reports its spools each second, for as long as they are on its disk: what was counted there, and from
+   which record on it can ship. The report is how a finished spool is closed and how a loss is told from a delay.
+4. Pure: no I/O, no clock.
 """
 
 from typing import NamedTuple
@@ -20,7 +22,13 @@ GROUP = "ingest"
 """The consumer group that ingests it."""
 
 COMMITTED_KEY = "clicks:committed"
-"""Hash, spool id -> the number of records of it that Postgres has."""
+"""Hash, spool id -> the number of records of it that are dealt with in Postgres, or `CLOSED`."""
+
+CLOSED = b"closed"
+"""In place of a position: Postgres has all of the spool and its report, and the shipper may remove it."""
+
+REPORTS_KEY = "clicks:spools"
+"""Hash, spool id -> `SpoolReport`."""
 
 GAPS_KEY = "clicks:gaps"
 """Hash, spool id -> the position that ingest waits for, after a batch that began beyond it."""
@@ -93,3 +101,40 @@ class Batch(NamedTuple):
         if not spool.isprintable() or not 0 <= first < 2**63:
             raise ValueError("the place of the batch is none")
         return cls(spool, first, fields[b"records"].split(b"\n"))
+
+
+class SpoolReport(NamedTuple):
+    """What the shipper says of a spool."""
+
+    at_ms: int
+    """When it said so."""
+    host: str
+    """The name of its machine."""
+    served: int
+    """Redirects of the worker that writes it."""
+    recorded: int
+    dropped: int
+    earliest: int
+    """The number of the first record that can still be shipped; those before are removed or were destroyed."""
+    is_finished: bool
+    """No worker writes to it any more: the counts are final, and served = recorded + dropped."""
+    is_removed: bool
+    """It is gone from the disk; the report stays for a while, should Postgres be restored to a time before."""
+
+    def to_bytes(self) -> bytes:
+        """As JSON."""
+        return orjson.dumps(self._asdict())
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> "SpoolReport":
+        """The inverse of `to_bytes`. Raises ValueError for anything else."""
+        fields = orjson.loads(value)
+        if not isinstance(fields, dict) or set(fields) != set(cls._fields):
+            raise ValueError("a report has other fields")
+        report = cls(**fields)
+        numbers = (report.at_ms, report.served, report.recorded, report.dropped, report.earliest)
+        if any(type(number) is not int or not 0 <= number < 2**63 for number in numbers):
+            raise ValueError("a number of the report is none or out of range")
+        if type(report.host) is not str or {type(report.is_finished), type(report.is_removed)} != {bool}:
+            raise ValueError("a field of the report is of the wrong type")
+        return report

@@ -33,6 +33,8 @@ MAX_PATH_LENGTH = 2048
 _KEPT_IN_PATH = "!$&'()*+,;=:@"
 _HOST_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOSTNAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
+# What a destination is sent as, unchanged, in a header.
+_VISIBLE = re.compile(r"[!-~]+")
 _RESERVED_PATHS = frozenset({"/", "/healthz", "/readyz", "/robots.txt", "/favicon.ico"})
 
 
@@ -147,9 +149,11 @@ class Published(NamedTuple):
         if not body:
             return cls(int(version), None)
         match orjson.loads(body):
-            case {"id": int(link_id), "org": int(organization_id), "to": str(destination)}:
+            case {"id": int(link_id), "org": int(organization_id), "to": str(destination)} if _VISIBLE.fullmatch(
+                destination
+            ):
                 return cls(int(version), Entry(link_id, organization_id, destination))
-        raise ValueError("an entry has an id, an organization and a destination")
+        raise ValueError("an entry has an id, an organization and a destination of visible ASCII characters")
 
 
 class Marker(NamedTuple):

@@ -3,6 +3,8 @@
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -15,12 +17,13 @@ LOST = (RedisConnectionError, RedisTimeoutError, TimeoutError)
 """What a command raises while Redis is away: nothing is known about its effect."""
 
 
-def open_redis(url: str, *, timeout_s: float, connections: int = 16) -> Redis:
+def open_redis(url: str, *, timeout_s: float, connections: int = 16, retries: int = 0) -> Redis:
     """A client that waits for a free connection instead of failing; each wait, for a connection or for an answer, ends
     after `timeout_s`.
 
     Connects lazily: Redis may be away now and come back. Commands that block in Redis need a client of their own whose
-    `timeout_s` is longer than they block. Commands are not retried here, because an XADD may have arrived.
+    `timeout_s` is longer than they block. Only a client that asks for `retries` repeats commands, and it must only read:
+    an XADD may have arrived.
     """
     # The asyncio default pool raises as soon as `connections` are in use; this one waits.
     pool = BlockingConnectionPool.from_url(
@@ -29,7 +32,7 @@ def open_redis(url: str, *, timeout_s: float, connections: int = 16) -> Redis:
         timeout=timeout_s,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
-        retry=None,
+        retry=Retry(NoBackoff(), retries),
         health_check_interval=0,
     )
     # One shape of answers, also where the URL says otherwise: stream entries differ between the protocols.

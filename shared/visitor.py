@@ -1,7 +1,7 @@
 """Facts about a visitor, worked out from address and headers: pure, and cached where the same text comes often."""
 
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from crawlerdetect import CrawlerDetect
 
@@ -24,6 +24,31 @@ def networks(text: str) -> Networks:
     return tuple(ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
 
 
+def is_in(address: str, ranges: Networks) -> bool:
+    """Whether the address is in one of the ranges; an IPv4-mapped one counts as IPv4, text that is none is in none."""
+    try:
+        return any(_unmapped(address) in network for network in ranges)
+    except ValueError:
+        return False
+
+
+def client_network(address: str) -> str:
+    """What limits and visitors are counted by: an IPv4 address, or the /64 of an IPv6 address, which one host has.
+
+    Text that is no address is its own key.
+    """
+    try:
+        parsed = _unmapped(address)
+    except ValueError:
+        return address
+    return str(parsed) if isinstance(parsed, IPv4Address) else str(IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
+def _unmapped(address: str) -> IPv4Address | IPv6Address:
+    parsed = ip_address(address.strip())
+    return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
+
+
 def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
     """The visitor's address: the peer, or, behind trusted proxies, what they say in X-Forwarded-For.
 
@@ -39,11 +64,9 @@ def _believed(peer: str, forwarded_for: str, trusted: Networks) -> str:
     believed = ""
     for said in (peer, *reversed(forwarded_for.split(","))):
         try:
-            candidate = ip_address(said.strip())
+            candidate = _unmapped(said)
         except ValueError:
             break
-        if isinstance(candidate, IPv6Address) and candidate.ipv4_mapped:
-            candidate = candidate.ipv4_mapped
         believed = str(candidate)
         if not any(candidate in network for network in trusted):
             break

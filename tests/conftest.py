@@ -19,6 +19,7 @@ import pytest
 from admin import database, embedded
 from admin.database import Connection, Pool
 from shared.redis import Redis, open_redis
+from tests.servers import redis_server, run
 
 pytest_plugins = ["tests.houses"]
 
@@ -46,7 +47,7 @@ def anyio_backend() -> str:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     home = tmp_path_factory.mktemp("servers")
     (home / "logs").mkdir()
-    started = [embedded.postgres(home, options=_CARELESS), embedded.valkey(home)]
+    started = [embedded.postgres(home, options=_CARELESS), redis_server(home)]
     processes = [run(server) for server in started]
     try:
         for server in started:
@@ -58,13 +59,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
             process.send_signal(server.command.stop_signal)
         for process in processes:
             process.wait(10)
-
-
-def run(server: embedded.Server) -> "subprocess.Popen[bytes]":
-    """Start an embedded server; whoever starts it stops it."""
-    assert server.command.log is not None
-    with server.command.log.open("ab") as log:
-        return subprocess.Popen(server.command.argv, cwd="/", stdout=log, stderr=log, start_new_session=True)
 
 
 async def _make_template(url: str) -> None:
@@ -123,7 +117,7 @@ async def redis(servers: Servers) -> AsyncIterator[Redis]:
 def own_valkey(tmp_path: Path) -> Iterator[tuple[embedded.Server, "subprocess.Popen[bytes]"]]:
     """A Valkey that a test may stop, kill and pause."""
     (tmp_path / "logs").mkdir(exist_ok=True)
-    server = embedded.valkey(tmp_path)
+    server = redis_server(tmp_path)
     process = run(server)
     asyncio.run(embedded.wait_until_ready(server))
     yield server, process

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from admin.embedded import free_port
+from tests.servers import OwnRedis
 
 READY_WITHIN_S = 40.0
 
@@ -34,6 +35,17 @@ class House:
         self._console = home.with_name(home.name + ".console")
         self.process: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def running(cls, home: Path, **environment: str) -> "Iterator[House]":
+        """One that runs until the iterator goes on."""
+        house = cls(home, **environment)
+        try:
+            house.start()
+            house.wait_until_ready()
+            yield house
+        finally:
+            _stopped(house)
+
     @property
     def console(self) -> str:
         return self._console.read_text()
@@ -45,6 +57,11 @@ class House:
     @property
     def admin_url(self) -> str:
         return f"http://localhost:{self.environment['LINKWIRE_ADMIN_PORT']}"
+
+    @property
+    def servers(self) -> dict[str, str]:
+        """The URLs of its Postgres and Redis, as settings."""
+        return dict(json.loads((self.home / "servers.json").read_text()))
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -98,9 +115,9 @@ class House:
                 found[int(entry.name)] = arguments
         return found
 
-    def pids(self, command: str) -> list[int]:
-        """The pids of this house's processes whose command line holds this text."""
-        return [pid for pid, arguments in self.processes().items() if command in arguments]
+    def pids(self, *commands: str) -> list[int]:
+        """The pids of this house's processes whose command line holds one of these texts."""
+        return [pid for pid, said in self.processes().items() if any(command in said for command in commands)]
 
     def api(self) -> httpx2.Client:
         return httpx2.Client(
@@ -121,6 +138,16 @@ class House:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         with httpx2.Client(trust_env=False, timeout=10, verify=False) as visitor:
             return visitor.get(self.edge_url + path, headers={"user-agent": BROWSER, **named})
+
+    def pipeline(self) -> dict[str, Any]:
+        """What became of every click. Raises OSError or AssertionError while the API can't say."""
+        try:
+            with self.api() as api:
+                answer = api.get("/pipeline")
+        except httpx2.HTTPError as error:
+            raise OSError(error) from error
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json()["data"]["attributes"])
 
     def stats(self, link_id: str) -> dict[str, Any]:
         with self.api() as api:
@@ -166,10 +193,12 @@ def new_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A running Linkwire that the tests of a module share and leave running."""
-    house = House(tmp_path_factory.mktemp("shared") / "home")
+    home = tmp_path_factory.mktemp("shared") / "home"
+    if "TEST_REDIS_SERVER" not in os.environ:
+        yield from House.running(home)
+        return
+    redis = OwnRedis(home.with_name("redis"))
     try:
-        house.start()
-        house.wait_until_ready()
-        yield house
+        yield from House.running(home, REDIS_URL=redis.server.url)
     finally:
-        _stopped(house)
+        redis.stop()

@@ -63,6 +63,21 @@ class ListAnswer(Wire, Generic[T]):
     meta: ListMeta
 
 
+class Resource(Wire, Generic[T]):
+    """One resource of the Linktor family."""
+
+    id: str
+    type: str
+    attributes: T
+
+
+class ResourceAnswer(Wire, Generic[T]):
+    """The Linktor envelope around one resource."""
+
+    data: Resource[T]
+    meta: Meta
+
+
 class ErrorDetail(Wire):
     """One thing that is wrong with one field."""
 
@@ -89,6 +104,13 @@ class ErrorAnswer(Wire):
 def answer(request: Request, data: T) -> Answer[T]:
     """One resource."""
     return Answer(data=data, meta=Meta(request_id=request_id(request)))
+
+
+def resource_answer(request: Request, type: str, id: str, attributes: T) -> ResourceAnswer[T]:
+    """One resource of the Linktor family."""
+    return ResourceAnswer(
+        data=Resource(id=id, type=type, attributes=attributes), meta=Meta(request_id=request_id(request))
+    )
 
 
 def list_answer(request: Request, data: list[T], pagination: Pagination) -> ListAnswer[T]:

@@ -7,9 +7,12 @@ from starlette.requests import Request
 
 from admin import errors
 from admin.database import transaction
-from admin.http.answers import Answer, Wire, answer, documented
+from admin.errors import NotFound
+from admin.http.answers import Answer, ResourceAnswer, Wire, answer, documented, resource_answer
+from admin.identity import organizations
 from admin.identity.principal import Caller
 from admin.links import counts, links
+from admin.stats import pipeline
 
 router = APIRouter(
     tags=["Stats"],
@@ -49,5 +52,65 @@ async def link_stats(request: Request, caller: Caller, link_id: str) -> Answer[L
             humans=sum(day.humans for day in series),
             bots=sum(day.bots for day in series),
             series=series,
+        ),
+    )
+
+
+class PipelineNumbers(Wire):
+    """*served = recorded + dropped* and *recorded = stored + setAside + inSpool + lost*."""
+
+    served: int
+    recorded: int
+    dropped: int
+    stored: int
+    set_aside: int
+    in_spool: int
+    lost: int
+
+
+class PipelineSpool(PipelineNumbers):
+    """The clicks of one edge process, from its start on."""
+
+    spool: str
+    host: str | None
+    is_open: bool
+
+
+class PipelineLoss(Wire):
+    """Clicks that can't be had any more, and why."""
+
+    spool: str
+    clicks: int
+    reason: str
+
+
+class Pipeline(Wire):
+    """What became of every click: all together, each open spool and the last closed ones, and the last losses."""
+
+    total: PipelineNumbers
+    spools: list[PipelineSpool]
+    losses: list[PipelineLoss]
+    is_current: bool
+
+
+@router.get("/pipeline", summary="See what became of every click")
+async def show_pipeline(request: Request, caller: Caller) -> ResourceAnswer[Pipeline]:
+    """For the operator, who is the first organization; for all others there is no such route."""
+    async with transaction(request.app.state.pool) as connection:
+        if caller.organization_id != await organizations.first(connection):
+            raise NotFound("There is no such route.")
+        found = await pipeline.show(connection, request.app.state.redis)
+    return resource_answer(
+        request,
+        "pipeline",
+        "pipeline",
+        Pipeline(
+            total=PipelineNumbers(**found.total._asdict()),
+            spools=[
+                PipelineSpool(spool=one.spool, host=one.host, is_open=one.is_open, **one.numbers._asdict())
+                for one in found.spools
+            ],
+            losses=[PipelineLoss(**loss._asdict()) for loss in found.losses],
+            is_current=found.is_current,
         ),
     )

@@ -16,6 +16,7 @@ ROUTES = [
     ("PATCH", "/v1/links/{id}"),
     ("DELETE", "/v1/links/{id}"),
     ("GET", "/v1/links/{id}/stats"),
+    ("GET", "/v1/pipeline"),
 ]
 
 

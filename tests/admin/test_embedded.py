@@ -10,7 +10,7 @@ import pytest
 
 from admin import embedded
 from shared.redis import open_redis
-from tests.conftest import run
+from tests.servers import run
 
 # The third way needs a home and an environment that everybody may enter, which tests do not have.
 WAYS = list(embedded._ROOT_WAYS[:2]) if os.geteuid() == 0 else [None]

@@ -1,19 +1,27 @@
 """Ingest: whatever is delivered, in whatever way, each record is stored once."""
 
 import json
+import subprocess
+from collections.abc import AsyncIterator
 from datetime import date
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+from redis.exceptions import NoPermissionError, OutOfMemoryError
 
+from admin import embedded
 from admin.database import Connection
 from admin.links import counts
 from admin.stats import ingest
 from shared import clicks
-from shared.clicks import Batch, Click
-from shared.redis import Redis
+from shared.clicks import MAX_REFERRER, Batch, Click
+from shared.redis import Redis, open_redis
+from tests.admin.shipping import books, committed, pass_time, report, said, step
+from tests.conftest import Servers
 from tests.houses import BROWSER
 
 AT_MS = 1_800_000_000_000
@@ -28,9 +36,9 @@ async def deliver(redis: Redis, batch: Batch) -> None:
 
 
 async def drain(connection: Connection, redis: Redis) -> None:
-    await ingest.step(connection, redis, wait_ms=1)  # makes the group on its first call
-    while await ingest.step(connection, redis, wait_ms=1):
-        pass
+    """Ingest until nothing is left on the stream. (A step that finds nothing takes Redis a tenth of a second.)"""
+    while await redis.xlen(clicks.STREAM):
+        await ingest.step(connection, redis, wait_ms=1)
 
 
 async def stored(connection: Connection) -> list[int]:
@@ -53,6 +61,14 @@ async def test_rows_sums_and_position_are_stored_and_the_batch_is_gone(connectio
     assert await redis.xlen(clicks.STREAM) == 0
     pending = await redis.xpending(clicks.STREAM, clicks.GROUP)
     assert pending["pending"] == 0
+
+
+async def test_clicks_of_one_link_may_name_different_organizations(connection: Connection, redis: Redis) -> None:
+    clicks_of_one = [Click(AT_MS, 1, organization_id, "GET", "", BROWSER, "").to_bytes() for organization_id in (7, 8)]
+    await deliver(redis, Batch("s", 0, clicks_of_one))
+    await drain(connection, redis)
+    assert await counts.by_day(connection, 1) == [(date(2027, 1, 15), 2, 0)]
+    await books(connection, redis)
 
 
 async def test_days_without_a_click_are_in_the_series(connection: Connection, redis: Redis) -> None:
@@ -130,13 +146,13 @@ async def test_one_worker_ingests_at_a_time(connection: Connection, database_url
     await other.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(1, 12), spans=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 12)), max_size=8))
 async def test_any_order_of_any_cuts_ends_with_every_record_once(
     connection: Connection, redis: Redis, count: int, spans: list[tuple[int, int]]
 ) -> None:
     """Batches of one spool are cut, repeated and shuffled at will; after a last delivery of all, each is there once."""
-    await connection.execute("truncate clicks, clicks_by_day, click_sources")
+    await connection.execute("delete from clicks; delete from clicks_by_day; delete from click_sources")
     await redis.flushall()
     records = [record(number) for number in range(count)]
     for first, length in spans:
@@ -159,3 +175,126 @@ async def test_agents_that_say_so_are_bots(connection: Connection, redis: Redis,
         (True, agent),
         (False, BROWSER),
     ]
+
+
+# A worker that dies, and a Redis that is emptied or full.
+
+
+@pytest.fixture(params=["xack", "hset"])
+async def dying(servers: Servers, redis: Redis, request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+    """Redis for a worker that commits and gets no further than to this command."""
+    await redis.execute_command("ACL", "SETUSER", "dying", "on", ">word", "~*", "&*", "+@all", f"-{request.param}")  # type: ignore[no-untyped-call]
+    parts = urlsplit(servers.redis_url)
+    client = open_redis(f"redis://dying:word@{parts.hostname}:{parts.port}/0", timeout_s=5.0)
+    yield client
+    await client.aclose()
+    await redis.execute_command("ACL", "DELUSER", "dying")  # type: ignore[no-untyped-call]
+
+
+async def test_after_a_death_between_commit_and_acknowledgement_nothing_is_there_twice(
+    connection: Connection, redis: Redis, dying: Redis
+) -> None:
+    await connection.execute("alter table clicks add constraint no_beast check (link_id <> 666)")
+    await ingest.step(connection, redis, wait_ms=1)
+    await redis.xadd(clicks.STREAM, {"no": "batch"})
+    await deliver(redis, Batch("s", 0, [b"no click", record(1), record(2, link_id=666), record(3)]))
+    for _ in range(3):
+        with pytest.raises(NoPermissionError):
+            await ingest.step(connection, dying, wait_ms=1)
+        assert await stored(connection) == [1, 3]
+    await drain(connection, redis)
+    assert await stored(connection) == [1, 3]
+    rows = await connection.fetch("select spool_id, position from clicks_set_aside order by spool_id, position")
+    assert [tuple(row) for row in rows] == [("s", 0), ("s", 2), (None, None)]
+    assert await committed(redis) == {"s": 4}
+    assert await redis.xlen(clicks.STREAM) == 0
+    await books(connection, redis)
+
+
+async def test_a_redis_that_was_emptied_gets_its_group_again_and_what_is_shipped_again_counts_once(
+    connection: Connection, redis: Redis
+) -> None:
+    await deliver(redis, Batch("s", 0, [record(0), record(1)]))
+    await drain(connection, redis)
+    await redis.flushall()
+    await deliver(redis, Batch("s", 0, [record(0), record(1), record(2)]))
+    await drain(connection, redis)
+    assert await stored(connection) == [0, 1, 2]
+    assert await committed(redis) == {"s": 3}
+    await redis.flushall()
+    assert await ingest.step(connection, redis, wait_ms=1) == 0  # a group for a stream that is not there
+    await deliver(redis, Batch("s", 3, [record(3)]))
+    await drain(connection, redis)
+    assert await stored(connection) == [0, 1, 2, 3]
+    await books(connection, redis)
+
+
+@pytest.fixture
+async def small(own_valkey: tuple[embedded.Server, "subprocess.Popen[bytes]"]) -> AsyncIterator[Redis]:
+    """A Redis of the test's own, to be filled."""
+    client = open_redis(own_valkey[0].url, timeout_s=5.0)
+    yield client
+    await client.aclose()
+
+
+def big(number: int) -> bytes:
+    return Click(AT_MS + number, 1, 7, "GET", "", BROWSER, "r" * MAX_REFERRER).to_bytes()
+
+
+async def test_a_redis_that_is_full_is_emptied_and_told_the_positions_later(
+    connection: Connection, small: Redis
+) -> None:
+    await ingest.step(connection, small, wait_ms=1)
+    before = (await small.info("memory"))["used_memory"]
+    for first in range(0, 2000, 200):
+        await deliver(small, Batch("s", first, [big(number) for number in range(first, first + 200)]))
+    await small.config_set("maxmemory", before + 2_000_000)
+    for refused in (deliver(small, Batch("s", 2000, [big(2000)])), report(small, "s", said(2000))):
+        with pytest.raises(OutOfMemoryError):
+            await refused
+    assert await ingest.step(connection, small, wait_ms=1) == 10
+    assert await stored(connection) == list(range(2000))
+    assert await small.xlen(clicks.STREAM) == 0
+    assert await committed(small) == {}  # it was full when it was to be told
+    await step(connection, small)
+    assert await committed(small) == {"s": 2000}
+    await deliver(small, Batch("s", 2000, [big(2000)]))
+    await drain(connection, small)
+    assert await stored(connection) == list(range(2001))
+    await books(connection, small)
+
+
+async def test_a_redis_that_stays_full_stops_neither_ingest_nor_the_look_at_the_sources(
+    connection: Connection, small: Redis
+) -> None:
+    await ingest.step(connection, small, wait_ms=1)
+    await report(small, "s", said(3))
+    await deliver(small, Batch("s", 0, [record(0)]))
+    await deliver(small, Batch("s", 2, [record(2)]))
+    await small.config_set("maxmemory", 1)
+    await ingest.step(connection, small, wait_ms=1)
+    await step(connection, small)
+    assert await stored(connection) == [0]
+    assert await committed(small) == {}
+    assert await small.hgetall(clicks.GAPS_KEY) == {}
+    assert (await books(connection, small)).total.in_spool == 2
+    await small.config_set("maxmemory", 0)
+    await pass_time(connection, 120)
+    await step(connection, small)
+    assert await committed(small) == {"s": 1}
+    assert await small.hgetall(clicks.GAPS_KEY) == {b"s": b"1"}  # the shipper has nothing more to show it by
+
+
+async def test_the_gauges_say_how_many_batches_wait_and_since_when(connection: Connection, redis: Redis) -> None:
+    def gauge(name: str) -> float | None:
+        return REGISTRY.get_sample_value(f"linkwire_ingest_{name}")
+
+    await redis.xadd(clicks.STREAM, {"a": "b"}, id="5000-0")
+    await redis.xadd(clicks.STREAM, {"a": "b"}, id="9000-0")
+    await ingest.measure(redis, 12_500)
+    assert (gauge("lag_batches"), gauge("oldest_unacknowledged_seconds")) == (2, 7.5)
+    await ingest.measure(redis, 1_000)  # a clock that is behind the one of Redis
+    assert gauge("oldest_unacknowledged_seconds") == 0
+    await drain(connection, redis)
+    await ingest.measure(redis, 12_500)
+    assert (gauge("lag_batches"), gauge("oldest_unacknowledged_seconds")) == (0, 0)

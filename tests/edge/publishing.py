@@ -62,6 +62,7 @@ class Gate:
         """An answer has left the server and waits here."""
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_cut = False
 
     @property
     def url(self) -> str:
@@ -79,6 +80,16 @@ class Gate:
         """Let them through again, those that wait first."""
         self._is_open.set()
 
+    def cut(self) -> None:
+        """End all connections, and let nobody connect."""
+        self._is_cut = True
+        for task in self._tasks:
+            task.cancel()
+
+    def mend(self) -> None:
+        """Let them connect again."""
+        self._is_cut = False
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         return self
@@ -91,6 +102,9 @@ class Gate:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _connected(self, asked: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            answers.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import subprocess
 import time
@@ -16,8 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from admin import embedded
 from edge.app import build
+from edge.heads import click_of
+from edge.segments import COUNTS_SUFFIX, Record, SpoolReader
 from edge.settings import EdgeSettings
-from edge.spool import SUFFIX, is_finished
 from shared.clicks import MAX_REFERRER, MAX_USER_AGENT, Click
 from shared.links import Address, Entry, Published
 from shared.redis import Redis, open_redis
@@ -37,9 +37,10 @@ STRANGER = "198.51.100.9"
 class Edge:
     """One worker's application, and visits to it."""
 
-    def __init__(self, app: ASGIApp, home: Path) -> None:
+    def __init__(self, app: ASGIApp, settings: EdgeSettings) -> None:
         self._app = app
-        self.spool_directory = home / "spool"
+        self._settings = settings
+        self.spool_directory = settings.spool_directory
 
     async def visit(
         self,
@@ -63,9 +64,17 @@ class Edge:
             return await visitor.send(request)
 
     def clicks(self) -> list[Click]:
-        """What is in the spool."""
-        lines = [path.read_bytes().splitlines() for path in self.spool_directory.glob("*" + SUFFIX)]
-        return [Click.from_bytes(record) for records in lines for record in records]
+        """What is in the spool, as the shipper would ship it."""
+        clicks = []
+        for reader in self.spools():
+            for record in reader.read(2**30):
+                clicks.append(click_of(Record.from_bytes(record), self._settings.trusted_proxies))
+            reader.close()
+        return clicks
+
+    def spools(self) -> list[SpoolReader]:
+        paths = self.spool_directory.glob("*" + COUNTS_SUFFIX)
+        return [SpoolReader(self.spool_directory, path.stem) for path in paths]
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -82,9 +91,10 @@ def _with_raw_path(app: ASGIApp, raw_path: bytes) -> ASGIApp:
 @contextlib.asynccontextmanager
 async def edge_on(url: str, home: Path, **environment: str) -> AsyncIterator[Edge]:
     """An edge that runs, with what its settings are read from."""
-    app = build(load(EdgeSettings, {"LINKWIRE_HOME": str(home), "REDIS_URL": url, **environment}, home))
+    settings = load(EdgeSettings, {"LINKWIRE_HOME": str(home), "REDIS_URL": url, **environment}, home)
+    app = build(settings).app
     async with app.router.lifespan_context(app):
-        yield Edge(app, home)
+        yield Edge(app, settings)
     for task in asyncio.all_tasks():
         if getattr(task.get_coro(), "__qualname__", "") == "Lookup.follow":
             await end(task)
@@ -383,10 +393,17 @@ async def test_the_setting_says_which_proxies_are_trusted(
         assert [click.address for click in edge.clicks()] == ["203.0.113.7", PROXY]
 
 
-async def test_a_spool_that_can_not_be_written_costs_the_click_and_never_the_redirect(edge: Edge) -> None:
+async def test_a_spool_that_can_not_be_written_costs_the_click_and_never_the_redirect(
+    servers: Servers, publisher: Publisher, tmp_path: Path
+) -> None:
+    await publisher.put(PROMO, living(to=TARGET))
     dropped = _counted("linkwire_clicks_dropped_total")
-    shutil.rmtree(edge.spool_directory)
-    assert (await edge.visit()).headers["location"] == TARGET
+    full = {"LINKWIRE_SPOOL_MAX_BYTES": str(32 * 1024 * 1024)}
+    (tmp_path / "spool").mkdir()
+    with (tmp_path / "spool" / "another-0000000000000000.clicks").open("wb") as file:
+        file.truncate(32 * 1024 * 1024)
+    async with edge_on(servers.redis_url, tmp_path, **full) as edge:
+        assert (await edge.visit()).headers["location"] == TARGET
     assert _counted("linkwire_clicks_dropped_total") - dropped == 1
 
 
@@ -446,8 +463,8 @@ async def test_a_page_holds_nothing_that_a_visitor_sent(edge: Edge, publisher: P
 
 async def test_requests_are_counted_by_their_outcome(servers: Servers, publisher: Publisher, tmp_path: Path) -> None:
     await publisher.put(PROMO, living())
+    before = _outcomes()
     async with edge_on(servers.redis_url, tmp_path) as edge:
-        before = _outcomes()
         await edge.visit()
         await edge.visit("/nothing")
         await edge.visit(host="")
@@ -455,12 +472,12 @@ async def test_requests_are_counted_by_their_outcome(servers: Servers, publisher
         await publisher.complete()
         await until_ready(edge)
         await edge.visit("/nothing")
-        assert {outcome: count - before[outcome] for outcome, count in _outcomes().items()} == {
-            "redirected": 1,
-            "unavailable": 1,
-            "refused": 2,
-            "not_found": 1,
-        }
+    assert {outcome: count - before[outcome] for outcome, count in _outcomes().items()} == {
+        "redirected": 1,
+        "unavailable": 1,
+        "refused": 2,
+        "not_found": 1,
+    }
 
 
 def _outcomes() -> dict[str, float]:
@@ -476,7 +493,8 @@ async def test_stopping_finishes_the_spool(servers: Servers, publisher: Publishe
     await publisher.put(PROMO, living())
     async with edge_on(servers.redis_url, tmp_path) as edge:
         await edge.visit()
-        [path] = edge.spool_directory.glob("*" + SUFFIX)
-        assert not is_finished(path)
-    assert is_finished(path)
+        [reader] = edge.spools()
+        before = reader.is_finished
+    assert (before, reader.is_finished) == (False, True)
+    reader.close()
     assert len(edge.clicks()) == 1

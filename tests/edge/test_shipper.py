@@ -1,532 +1,396 @@
-"""The shipper, on a real Valkey: what it puts on the stream, when it ships again, and when a spool may go."""
+"""The shipper, on a real Valkey: what it puts on the stream, and when it ships again."""
 
 import asyncio
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
+import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from admin import embedded
-from edge.settings import EdgeSettings
+from edge.segments import link_bytes, peer_bytes, segment_path
 from edge.shipper import Shipper
 from edge.shipper import run as run_shipper
-from edge.spool import SUFFIX, Spool
 from shared import clicks
-from shared.clicks import Batch
+from shared.clicks import Batch, Click
 from shared.redis import LOST, Redis, open_redis
-from shared.settings import load
+from shared.visitor import networks
 from tests.conftest import Servers
-from tests.conftest import run as start
+from tests.edge.spools import (
+    Ingest,
+    Machine,
+    append,
+    be_patient,
+    dirty_kb,
+    edge_settings,
+    entries,
+    is_kept_in_memory,
+    make_machine,
+    new_spool,
+    reported,
+    running,
+    visits,
+)
+from tests.servers import run as start
 from tests.shared.waiting import until
 
 OwnValkey = tuple[embedded.Server, "subprocess.Popen[bytes]"]
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    directory = tmp_path / "spool"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
-def shipper(directory: Path, redis: Redis) -> Shipper:
-    return Shipper(directory, redis)
-
-
-def write(directory: Path, name: str, content: bytes) -> Path:
-    """A spool that nobody writes to any more."""
-    path = directory / (name + SUFFIX)
-    path.write_bytes(content)
-    return path
-
-
-def spools(directory: Path) -> set[str]:
-    return {path.stem for path in directory.glob("*" + SUFFIX)}
-
-
-async def on_stream(redis: Redis) -> list[tuple[bytes, Batch]]:
-    """The entries of the stream, oldest first."""
-    entries: Any = await redis.xrange(clicks.STREAM)
-    return [(entry_id, Batch.from_fields(fields)) for entry_id, fields in entries]
-
-
-async def shipped(redis: Redis) -> list[Batch]:
-    return [batch for _, batch in await on_stream(redis)]
-
-
-async def commit(redis: Redis, spool: str, position: int) -> None:
-    """Tell the shipper, as ingest does after its transaction."""
-    await redis.hset(clicks.COMMITTED_KEY, spool, str(position))
-
-
-async def ship_all(shipper: Shipper) -> int:
-    """Step until there is nothing to ship; the number of records."""
-    count = 0
-    for _ in range(200):
-        taken = await shipper.step()
-        if not taken:
-            return count
-        count += taken
-    raise AssertionError("it ships without end")
-
+patience = pytest.fixture(scope="module", autouse=True)(be_patient)
+machine = pytest.fixture(make_machine)
 
 # Batches.
 
 
-async def test_a_batch_says_its_spool_the_number_of_its_first_record_and_the_records(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    spool = Spool(directory)
-    spool.append(b"a")
-    spool.append(b"b")
-    assert await shipper.step() == 2
-    spool.append(b"c")
-    assert await shipper.step() == 1
-    [name] = spools(directory)
-    assert await shipped(redis) == [Batch(name, 0, [b"a", b"b"]), Batch(name, 2, [b"c"])]
+async def test_a_batch_says_its_spool_the_number_of_its_first_record_and_the_records(machine: Machine) -> None:
+    spool = machine.new_spool()
+    append(spool, b"a", b"b")
+    assert await machine.step() == 2
+    append(spool, b"c")
+    assert await machine.step() == 1
+    assert await machine.shipped() == [Batch(spool.id, 0, [b"a", b"b"]), Batch(spool.id, 2, [b"c"])]
     spool.close()
 
 
-async def test_without_a_doubt_nothing_is_shipped_twice(directory: Path, shipper: Shipper, redis: Redis) -> None:
-    spool = Spool(directory)
-    spool.append(b"a")
-    [name] = spools(directory)
-    assert [await shipper.step() for _ in range(4)] == [1, 0, 0, 0]
-    await commit(redis, name, 1)
-    assert await shipper.step() == 0
+async def test_of_a_record_a_click_is_shipped_and_nothing_else(machine: Machine) -> None:
+    spool = machine.new_spool()
+    before_ms = time.time_ns() // 1_000_000
+    request = (
+        b"HEAD /x HTTP/1.1\r\nHost: go.example\r\nX-Forwarded-For: 1.1.1.1, 198.51.100.7\r\nCookie: s3cr3t\r\n"
+        b"User-Agent: Mozilla/5.0\r\nReferer: https://news.example/\r\nAuthorization: Basic s3cr3t\r\n\r\n"
+    )
+    spool.append(link_bytes(7, 3), peer_bytes("10.0.0.1"), request)
+    await Shipper(machine.directory, machine.redis, networks("10.0.0.0/8")).step()
+    [(_, fields)] = await entries(machine.redis)
+    [click] = [Click.from_bytes(record) for record in Batch.from_fields(fields).records]
+    assert click == Click(click.at_ms, 7, 3, "HEAD", "198.51.100.7", "Mozilla/5.0", "https://news.example/")
+    assert before_ms <= click.at_ms <= time.time_ns() // 1_000_000
+    assert not any(b"s3cr3t" in value for value in fields.values())
     spool.close()
-    assert await shipper.step() == 0
-    assert await shipped(redis) == [Batch(name, 0, [b"a"])]
 
 
-async def test_the_spools_of_all_workers_are_shipped_also_of_dead_ones(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    write(directory, "dead", b"a\nb\n")
-    living = Spool(directory)
-    living.append(b"c")
-    [name] = spools(directory) - {"dead"}
-    assert await shipper.step() == 3
-    assert sorted(await shipped(redis)) == sorted([Batch("dead", 0, [b"a", b"b"]), Batch(name, 0, [b"c"])])
+async def test_a_record_that_can_not_be_read_keeps_its_number_and_says_why(machine: Machine) -> None:
+    machine.write("spool", [*visits(b"a"), bytes(30), *visits(b"c")])
+    assert await machine.ship_all() == 3
+    [(_, fields)] = await entries(machine.redis)
+    records = Batch.from_fields(fields).records
+    assert [Click.from_bytes(records[place]).user_agent for place in (0, 2)] == ["a", "c"]
+    assert orjson.loads(records[1]) == {"unreadable": "the head of the request is torn", "bytes": 30}
+
+
+async def test_without_a_doubt_nothing_is_shipped_twice(machine: Machine) -> None:
+    spool = machine.new_spool(segment_bytes=256)
+    append(spool, *[b"a"] * 5)
+    assert [await machine.step() for _ in range(4)] == [5, 0, 0, 0]
+    await machine.commit(spool.id, 3)
+    assert await machine.step() == 0
+    await machine.commit(spool.id, 5)
+    assert await machine.step() == 0
+    spool.close()
+    assert await machine.step() == 0
+    assert await machine.shipped() == [Batch(spool.id, 0, [b"a"] * 5)]
+
+
+async def test_the_spools_of_all_workers_are_shipped_also_of_dead_ones(machine: Machine) -> None:
+    machine.write("dead", visits(b"a", b"b"))
+    living = machine.new_spool()
+    append(living, b"c")
+    assert await machine.step() == 3
+    assert sorted(await machine.shipped()) == sorted([Batch("dead", 0, [b"a", b"b"]), Batch(living.id, 0, [b"c"])])
     living.close()
 
 
-async def test_a_spool_that_has_no_name_yet_is_left_alone(directory: Path, shipper: Shipper) -> None:
-    (directory / ".0123456789abcdef.new").write_bytes(b"a\n")
-    assert await shipper.step() == 0
+async def test_a_spool_that_has_no_name_yet_is_left_alone(machine: Machine) -> None:
+    for name in (".0123456789abcdef.spool.new", ".0123456789abcdef.next", "0123456789abcdef-0000000000000000.clicks"):
+        (machine.directory / name).write_bytes(bytes(64))
+    assert await machine.step() == 0
+    assert not machine.shipper.has_spools
 
 
-async def test_a_line_without_its_newline_is_no_record_until_the_newline_is_there(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    path = write(directory, "spool", b"one\ntw")
-    assert await shipper.step() == 1
-    assert await shipper.step() == 0
-    with path.open("ab") as file:
-        file.write(b"o\nthree")
-    assert await shipper.step() == 1
-    assert await shipped(redis) == [Batch("spool", 0, [b"one"]), Batch("spool", 1, [b"two"])]
-
-
-async def test_empty_records_have_their_numbers_too(directory: Path, shipper: Shipper, redis: Redis) -> None:
-    write(directory, "spool", b"\n\na\n")
-    await ship_all(shipper)
-    assert await shipped(redis) == [Batch("spool", 0, [b"", b"", b"a"])]
-
-
-async def test_a_large_spool_is_shipped_in_batches_of_bounded_size_without_hole_or_overlap(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    records = [b"%06d" % number * 25 for number in range(10_000)]
-    write(directory, "spool", b"".join(record + b"\n" for record in records))
-    assert await ship_all(shipper) == len(records)
-    batches = await shipped(redis)
-    assert len(batches) > 1
-    assert all(len(b"\n".join(batch.records)) <= 256 * 1024 for batch in batches)
+async def test_a_large_spool_is_shipped_in_batches_of_bounded_size_without_hole_or_overlap(machine: Machine) -> None:
+    """A megabyte of records; and at most one beyond it."""
+    agents = [b"%0200d" % number for number in range(10_000)]
+    records = visits(*agents)
+    machine.write("spool", records[:3000], records[3000:3001], records[3001:])
+    in_one_batch = 2**20 // len(records[0]) + 1
+    before = REGISTRY.get_sample_value("linkwire_clicks_shipped_total") or 0.0
+    assert await machine.ship_all() == len(records)
+    batches = await machine.shipped()
+    assert [len(batch.records) for batch in batches[:-1]] == [in_one_batch] * (len(batches) - 1)
+    assert 0 < len(batches[-1].records) <= in_one_batch
     assert [batch.first for batch in batches] == [0, *(batch.end for batch in batches[:-1])]
-    assert [record for batch in batches for record in batch.records] == records
+    assert [agent for batch in batches for agent in batch.records] == agents
+    assert REGISTRY.get_sample_value("linkwire_clicks_shipped_total") == before + len(records)
 
 
-async def test_a_record_longer_than_a_batch_is_shipped_whole(directory: Path, shipper: Shipper, redis: Redis) -> None:
-    long = b"x" * (600 * 1024)
-    write(directory, "spool", b"a\n" + long + b"\nb\n")
-    await ship_all(shipper)
-    assert [record for batch in await shipped(redis) for record in batch.records] == [b"a", long, b"b"]
+async def test_a_record_longer_than_a_batch_is_shipped_too(machine: Machine) -> None:
+    long = visits(b"b")[0].replace(b"Host", b"X: " + b"x" * 2**21 + b"\r\nHost")
+    machine.write("spool", [*visits(b"a"), long, *visits(b"c")])
+    assert await machine.ship_all() == 3
+    assert await machine.shipped() == [Batch("spool", 0, [b"a", b"b"]), Batch("spool", 2, [b"c"])]
 
 
-async def test_what_waits_uncommitted_on_the_stream_is_bounded(directory: Path, shipper: Shipper, redis: Redis) -> None:
+async def test_what_waits_uncommitted_on_the_stream_is_bounded(machine: Machine) -> None:
     """20,000 records of a spool, and at most one batch beyond them, so that Redis keeps room for the links."""
-    records = [b"%06d" % number * 25 for number in range(30_000)]
-    write(directory, "spool", b"".join(record + b"\n" for record in records))
-    in_one_batch = 256 * 1024 // len(records[0])
-    first = await ship_all(shipper)
+    agents = [b"%0150d" % number for number in range(30_000)]
+    records = visits(*agents)
+    machine.write("spool", records)
+    in_one_batch = 2**20 // len(records[0]) + 1
+    first = await machine.ship_all()
     assert 20_000 <= first < 20_000 + in_one_batch
-    assert await shipper.step() == 0
-    await commit(redis, "spool", 5_000)
-    second = await ship_all(shipper)
+    assert await machine.step() == 0
+    await machine.commit("spool", 5_000)
+    second = await machine.ship_all()
     assert 25_000 <= first + second < 25_000 + in_one_batch
-    await commit(redis, "spool", first + second)
-    await ship_all(shipper)
-    assert [record for batch in await shipped(redis) for record in batch.records] == records
+    await machine.commit("spool", first + second)
+    await machine.ship_all()
+    assert [agent for batch in await machine.shipped() for agent in batch.records] == agents
 
 
-async def test_a_spool_that_waits_for_its_commits_does_not_hold_up_the_others(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    write(directory, "full", b"x\n" * 25_000)
-    await ship_all(shipper)
-    write(directory, "other", b"a\n")
-    await ship_all(shipper)
-    assert Batch("other", 0, [b"a"]) in await shipped(redis)
+async def test_a_spool_that_waits_for_its_commits_does_not_hold_up_the_others(machine: Machine) -> None:
+    machine.write("full", visits(b"x") * 25_000)
+    await machine.ship_all()
+    machine.write("other", visits(b"a"))
+    await machine.ship_all()
+    assert Batch("other", 0, [b"a"]) in await machine.shipped()
 
 
 # Doubt.
 
 
-async def test_a_new_shipper_goes_on_from_what_is_committed(directory: Path, redis: Redis) -> None:
-    write(directory, "spool", b"a\nb\nc\n")
-    await commit(redis, "spool", 2)
-    assert await ship_all(Shipper(directory, redis)) == 1
-    assert await shipped(redis) == [Batch("spool", 2, [b"c"])]
+async def test_a_new_shipper_goes_on_from_what_is_committed(machine: Machine) -> None:
+    machine.write("spool", visits(b"a", b"b"), visits(b"c", b"d"))
+    await machine.commit("spool", 3)
+    assert await Machine(machine.directory, machine.redis).ship_all() == 1
+    assert await machine.shipped() == [Batch("spool", 3, [b"d"])]
 
 
-async def test_a_new_shipper_ships_again_what_another_one_shipped_and_nobody_committed(
-    directory: Path, redis: Redis
-) -> None:
-    write(directory, "spool", b"a\nb\n")
+async def test_a_new_shipper_ships_again_what_another_one_shipped_and_nobody_committed(machine: Machine) -> None:
+    machine.write("spool", visits(b"a", b"b"))
     for _ in range(2):
-        assert await ship_all(Shipper(directory, redis)) == 2
-    assert await shipped(redis) == [Batch("spool", 0, [b"a", b"b"])] * 2
+        assert await Machine(machine.directory, machine.redis).ship_all() == 2
+    assert await machine.shipped() == [Batch("spool", 0, [b"a", b"b"])] * 2
 
 
-async def test_after_redis_lost_its_data_the_shipper_ships_again_from_the_committed_position(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    write(directory, "spool", b"a\nb\nc\n")
-    assert await ship_all(shipper) == 3
-    await commit(redis, "spool", 1)
-    assert await ship_all(shipper) == 0
-    await redis.flushall()
-    assert await ship_all(shipper) == 2
-    assert await shipped(redis) == [Batch("spool", 1, [b"b", b"c"])]
-    assert await ship_all(shipper) == 0  # once is enough
+async def test_after_redis_lost_its_data_the_shipper_ships_again_from_the_committed_position(machine: Machine) -> None:
+    machine.write("spool", visits(b"a", b"b"), visits(b"c"))
+    assert await machine.ship_all() == 3
+    await machine.commit("spool", 1)
+    assert await machine.ship_all() == 0
+    await machine.redis.flushall()
+    assert await machine.ship_all() == 2
+    assert await machine.shipped() == [Batch("spool", 1, [b"b", b"c"])]
+    assert await machine.ship_all() == 0  # once is enough
 
 
 async def test_another_shipper_that_is_first_to_see_the_loss_hides_it_from_nobody(tmp_path: Path, redis: Redis) -> None:
     """Shippers of several machines share the stream and its epoch."""
-    shippers = []
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name, name, b"a\n")
-        shippers.append(Shipper(tmp_path / name, redis))
-    assert [await ship_all(shipper) for shipper in shippers] == [1, 1]
-    assert [await ship_all(shipper) for shipper in shippers] == [0, 0]
+    machines = [Machine(tmp_path / name, redis) for name in ("here", "there")]
+    for machine in machines:
+        machine.write(machine.directory.name, visits(b"a"))
+    assert [await machine.ship_all() for machine in machines] == [1, 1]
+    assert [await machine.ship_all() for machine in machines] == [0, 0]
     await redis.flushall()
-    assert [await ship_all(shipper) for shipper in shippers] == [1, 1]
-    assert sorted(await shipped(redis)) == [Batch("here", 0, [b"a"]), Batch("there", 0, [b"a"])]
-    assert [await ship_all(shipper) for shipper in shippers] == [0, 0]
+    assert [await machine.ship_all() for machine in machines] == [1, 1]
+    assert sorted(await machines[0].shipped()) == [Batch("here", 0, [b"a"]), Batch("there", 0, [b"a"])]
+    assert [await machine.ship_all() for machine in machines] == [0, 0]
 
 
-async def test_a_reported_gap_is_shipped_again_and_the_report_is_taken_away(
-    directory: Path, shipper: Shipper, redis: Redis
+async def test_after_redis_was_started_again_the_shipper_ships_again_though_nothing_seems_lost(
+    tmp_path: Path, own_valkey: OwnValkey
 ) -> None:
-    write(directory, "other", b"x\n")
-    write(directory, "spool", b"a\nb\nc\n")
-    await ship_all(shipper)
-    await commit(redis, "spool", 1)
-    await redis.delete(clicks.STREAM)
-    await redis.hset(clicks.GAPS_KEY, "spool", "1")
-    assert await ship_all(shipper) == 2
-    assert await shipped(redis) == [Batch("spool", 1, [b"b", b"c"])]  # and nothing of the other spool
-    assert not await redis.exists(clicks.GAPS_KEY)
-    assert await ship_all(shipper) == 0
+    """The last second of its append-only file may be. Only the run id tells."""
+    server, process = own_valkey
+    machine = Machine(tmp_path / "spool", open_redis(server.url, timeout_s=5.0))
+    machine.write("spool", visits(b"a", b"b"))
+    await machine.commit_all("spool", 1)
+    epoch = await machine.redis.get(clicks.EPOCH_KEY)
+    process.kill()
+    process.wait()
+    again = start(server)
+    try:
+        await embedded.wait_until_ready(server)
+        await machine.redis.connection_pool.disconnect()  # else the error of its connection is a doubt already
+        assert await machine.ship_all() == 1
+        assert await machine.shipped() == [Batch("spool", 0, [b"a", b"b"]), Batch("spool", 1, [b"b"])]
+        assert await machine.redis.get(clicks.EPOCH_KEY) == epoch
+        assert await machine.ship_all() == 0
+    finally:
+        again.kill()
+        again.wait()
+        await machine.redis.aclose()
 
 
-async def test_after_an_error_nothing_is_taken_for_shipped(directory: Path, own_valkey: OwnValkey) -> None:
+async def test_a_reported_gap_is_shipped_again_and_the_report_is_taken_away(machine: Machine) -> None:
+    machine.write("other", visits(b"x"))
+    machine.write("spool", visits(b"a", b"b"), visits(b"c"))
+    await machine.ship_all()
+    await machine.commit("spool", 1)
+    await machine.redis.delete(clicks.STREAM)
+    await machine.redis.hset(clicks.GAPS_KEY, mapping={"spool": "1", "of another machine": "7"})
+    assert await machine.ship_all() == 2
+    assert await machine.shipped() == [Batch("spool", 1, [b"b", b"c"])]  # and nothing of the other spool
+    assert await machine.redis.hgetall(clicks.GAPS_KEY) == {b"of another machine": b"7"}
+    assert await machine.ship_all() == 0
+
+
+async def test_after_an_error_nothing_is_taken_for_shipped(tmp_path: Path, own_valkey: OwnValkey) -> None:
     """The batch of the step that failed may have arrived or not; those before it may be lost as well."""
     server, process = own_valkey
-    redis = open_redis(server.url, timeout_s=0.3)
-    shipper = Shipper(directory, redis)
-    path = write(directory, "spool", b"a\nb\n")
-    assert await ship_all(shipper) == 2
-    await commit(redis, "spool", 1)
-    assert await ship_all(shipper) == 0
-    with path.open("ab") as file:
-        file.write(b"c\n")
+    machine = Machine(tmp_path / "spool", open_redis(server.url, timeout_s=0.3))
+    spool = machine.new_spool()
+    append(spool, b"a", b"b")
+    await machine.commit_all(spool.id, 1)
+    append(spool, b"c")
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(LOST):
-        await shipper.step()
+        await machine.step()
     process.send_signal(signal.SIGCONT)
-    await redis.delete(clicks.STREAM)
-    assert await ship_all(shipper) == 2
-    assert await shipped(redis) == [Batch("spool", 1, [b"b", b"c"])]
-    await redis.aclose()
+    await machine.redis.delete(clicks.STREAM)
+    assert await machine.ship_all() == 2
+    assert await machine.shipped() == [Batch(spool.id, 1, [b"b", b"c"])]
+    spool.close()
+    await machine.redis.aclose()
 
 
-async def test_a_redis_that_refuses_a_batch_gets_it_again(directory: Path, shipper: Shipper, redis: Redis) -> None:
+async def test_a_redis_that_refuses_a_batch_gets_it_again(machine: Machine) -> None:
     """It is full, for example."""
-    write(directory, "spool", b"a\n")
-    await redis.set(clicks.STREAM, "in the way")
+    machine.write("spool", visits(b"a"))
+    await machine.redis.set(clicks.STREAM, "in the way")
     with pytest.raises(Exception, match="WRONGTYPE"):
-        await shipper.step()
-    await redis.delete(clicks.STREAM)
-    assert await ship_all(shipper) == 1
-    assert await shipped(redis) == [Batch("spool", 0, [b"a"])]
+        await machine.step()
+    await machine.redis.delete(clicks.STREAM)
+    assert await machine.ship_all() == 1
+    assert await machine.shipped() == [Batch("spool", 0, [b"a"])]
 
 
-async def test_a_gap_before_what_was_thought_to_be_committed_is_shipped_from_there(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    """Postgres came back from a backup: what it waits for is the truth, whatever it said before."""
-    write(directory, "spool", b"a\nb\nc\n")
-    await ship_all(shipper)
-    await commit(redis, "spool", 2)
-    assert await ship_all(shipper) == 0
-    await redis.delete(clicks.STREAM)
-    await commit(redis, "spool", 1)
-    await redis.hset(clicks.GAPS_KEY, "spool", "1")
-    await ship_all(shipper)
-    assert await shipped(redis) == [Batch("spool", 1, [b"b", b"c"])]
+@pytest.mark.parametrize("is_gap_reported", [False, True])
+async def test_what_postgres_has_no_longer_is_shipped_again(machine: Machine, is_gap_reported: bool) -> None:
+    """It came back from a backup: what it has is the truth, whatever it said before."""
+    machine.write("spool", visits(b"a", b"b", b"c"))
+    await machine.ship_all()
+    await machine.commit("spool", 2)
+    assert await machine.ship_all() == 0
+    await machine.redis.delete(clicks.STREAM)
+    await machine.commit("spool", 1)
+    if is_gap_reported:
+        await machine.redis.hset(clicks.GAPS_KEY, "spool", "1")
+    assert await machine.ship_all() == 2
+    assert await machine.shipped() == [Batch("spool", 1, [b"b", b"c"])]
 
 
-# When a spool may go.
+async def test_what_postgres_has_no_longer_is_shipped_again_as_far_as_it_is_still_there(machine: Machine) -> None:
+    machine.write("spool", visits(b"a", b"b"), visits(b"c", b"d"))
+    await machine.ship_all()
+    await machine.commit("spool", 3)
+    assert await machine.ship_all() == 0
+    assert not segment_path(machine.directory, "spool", 0).exists()
+    await machine.redis.delete(clicks.STREAM)
+    await machine.commit("spool", 1)
+    assert await machine.ship_all() == 2
+    assert await machine.shipped() == [Batch("spool", 2, [b"c", b"d"])]
+    await machine.shipper.report()
+    assert (await reported(machine.redis))["spool"].earliest == 2  # so that nobody waits for the others
 
 
-async def test_a_spool_that_somebody_took_away_does_not_hold_up_the_others(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    path = write(directory, "gone", b"a\n")
-    await ship_all(shipper)
-    path.unlink()
-    write(directory, "spool", b"b\n")
-    await ship_all(shipper)
-    assert await shipped(redis) == [Batch("gone", 0, [b"a"]), Batch("spool", 0, [b"b"])]
-
-
-async def test_a_finished_spool_is_removed_when_everything_of_it_is_committed_and_not_before(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    path = write(directory, "spool", b"a\nb\n")
-    await ship_all(shipper)
-    await shipper.step()
-    assert path.exists()
-    await commit(redis, "spool", 1)
-    await shipper.step()
-    assert path.exists()
-    await commit(redis, "spool", 2)
-    await shipper.step()
-    assert not path.exists()
-    assert await redis.hget(clicks.COMMITTED_KEY, "spool") is None
-    assert await shipper.step() == 0
-
-
-async def test_a_spool_that_a_worker_still_writes_to_is_not_removed(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    spool = Spool(directory)
-    spool.append(b"a")
-    [name] = spools(directory)
-    await ship_all(shipper)
-    await commit(redis, name, 1)
-    for _ in range(3):
-        await shipper.step()
-    assert spools(directory) == {name}
-    spool.append(b"b")
-    assert await ship_all(shipper) == 1
+async def test_what_another_shipper_had_shipped_is_left_out(machine: Machine) -> None:
+    """It was stopped before its batches were committed."""
+    spool = machine.new_spool()
+    append(spool, b"a")
+    assert await machine.step() == 1
+    append(spool, b"b", b"c", b"d")
+    await machine.commit(spool.id, 3)
+    assert await machine.ship_all() == 1
+    assert await machine.shipped() == [Batch(spool.id, 0, [b"a"]), Batch(spool.id, 3, [b"d"])]
     spool.close()
-    await shipper.step()
-    assert spools(directory) == {name}
-    await commit(redis, name, 2)
-    await shipper.step()
-    assert spools(directory) == set()
-
-
-async def test_a_finished_spool_with_a_torn_line_at_its_end_is_removed_too(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    path = write(directory, "spool", b"a\ntorn")
-    await ship_all(shipper)
-    await commit(redis, "spool", 1)
-    await shipper.step()
-    assert not path.exists()
-
-
-async def test_a_finished_spool_without_records_is_removed(directory: Path, shipper: Shipper) -> None:
-    path = write(directory, "spool", b"")
-    await shipper.step()
-    assert not path.exists()
-
-
-async def test_a_large_spool_that_was_committed_before_the_shipper_started_is_read_to_its_end_and_removed(
-    directory: Path, shipper: Shipper, redis: Redis
-) -> None:
-    path = write(directory, "spool", b"0123456789" * 10 + b"\n")
-    path.write_bytes(path.read_bytes() * 10_000)
-    await commit(redis, "spool", 9_999)
-    steps = 0
-    while not await shipper.step():
-        assert path.exists()
-        steps += 1
-        assert steps < 100
-    assert [(batch.first, len(batch.records)) for batch in await shipped(redis)] == [(9_999, 1)]
-    await commit(redis, "spool", 10_000)
-    await shipper.step()
-    assert not path.exists()
-
-
-# All of it at once.
-
-_WHAT_HAPPENS = st.one_of(
-    st.tuples(st.just("append"), st.integers(1, 4)),
-    st.tuples(st.sampled_from(["step", "ingest", "close", "flush", "restart", "lose a batch"]), st.just(0)),
-    st.tuples(st.just("step"), st.just(0)),
-)
-
-
-class Ingest:
-    """What ingest does, with a list for each spool in place of Postgres."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self.stored: dict[str, list[bytes]] = {}
-
-    async def step(self) -> None:
-        for entry_id, batch in await on_stream(self._redis):
-            stored = self.stored.setdefault(batch.spool, [])
-            position = len(stored)
-            if batch.first > position:
-                await self._redis.hset(clicks.GAPS_KEY, batch.spool, str(position))
-            else:
-                stored.extend(batch.records[position - batch.first :])
-            await commit(self._redis, batch.spool, len(stored))
-            await self._redis.xdel(clicks.STREAM, entry_id)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(happening=st.lists(_WHAT_HAPPENS, max_size=25))
-async def test_whatever_happens_every_record_is_stored_once_and_in_order_and_no_spool_stays(
-    tmp_path_factory: pytest.TempPathFactory, redis: Redis, happening: list[tuple[str, int]]
-) -> None:
-    await redis.flushall()
-    directory = tmp_path_factory.mktemp("spool")
-    spool, shipper, ingest = Spool(directory, segment_bytes=40), Shipper(directory, redis), Ingest(redis)
-    appended = 0
-    for action, number in happening:
-        match action:
-            case "append":
-                for _ in range(number):
-                    spool.append(b"record %04d" % appended)
-                    appended += 1
-            case "step":
-                await shipper.step()
-            case "ingest":
-                await ingest.step()
-            case "close":
-                spool.close()
-            case "flush":
-                await redis.flushall()
-            case "restart":
-                shipper = Shipper(directory, redis)
-            case "lose a batch":
-                await redis.xtrim(clicks.STREAM, maxlen=max(0, await redis.xlen(clicks.STREAM) - 1))
-    spool.close()
-    # A lost batch shows when a later one of its spool arrives, or to a new shipper.
-    shipper = Shipper(directory, redis)
-    for _ in range(100):
-        await shipper.step()
-        await ingest.step()
-        if not spools(directory):
-            break
-    assert spools(directory) == set()
-    in_order = sorted(ingest.stored.values())
-    assert [record for stored in in_order for record in stored] == [b"record %04d" % n for n in range(appended)]
-    assert not await redis.exists(clicks.COMMITTED_KEY)
 
 
 # The process.
 
 
-def edge_settings(home: Path, redis_url: str) -> EdgeSettings:
-    return load(EdgeSettings, {"LINKWIRE_HOME": str(home), "REDIS_URL": redis_url}, home)
+async def test_running_it_ships_a_record_soon_after_it_was_appended(
+    tmp_path: Path, servers: Servers, redis: Redis
+) -> None:
+    ingest = Ingest(redis)
+    async with running(edge_settings(tmp_path, servers.redis_url)) as directory:
+        spool = new_spool(directory)
+        appended: list[bytes] = []
+        for agent in (b"a", b"b", b"c"):
+            append(spool, agent)
+            appended.append(agent)
+            appended_at = time.monotonic()
+            await ingest.until(lambda: ingest.stored.get(spool.id) == appended)
+            assert time.monotonic() - appended_at < 1
+        spool.close()
+        await ingest.until(lambda: not any(directory.iterdir()))  # it reports, too
 
 
-@pytest.fixture
-async def running(tmp_path: Path, servers: Servers, redis: Redis) -> AsyncIterator[Path]:
-    """The directory that a running shipper follows."""
-    settings, stop = edge_settings(tmp_path, servers.redis_url), asyncio.Event()
+async def test_told_to_stop_it_ships_what_the_workers_have_left_and_waits_until_it_is_closed(
+    tmp_path: Path, servers: Servers, redis: Redis
+) -> None:
+    settings, stop, ingest = edge_settings(tmp_path, servers.redis_url), asyncio.Event(), Ingest(redis)
+    machine = Machine(settings.spool_directory, redis)
+    machine.write("spool", visits(b"a") * 15_000, visits(b"b"))
+    stop.set()
     task = asyncio.create_task(run_shipper(settings, stop))
-    await until(settings.spool_directory.is_dir)
-    yield settings.spool_directory
-    stop.set()
-    await asyncio.wait_for(task, 10)
+    await ingest.until(task.done)
+    assert ingest.stored == {"spool": [b"a"] * 15_000 + [b"b"]}
+    assert machine.spools == set()
 
 
-async def test_running_it_ships_a_record_soon_after_it_was_appended(running: Path, redis: Redis) -> None:
-    spool = Spool(running)
-    for number in range(1, 4):
-        spool.append(b"x")
-
-        async def is_there(number: int = number) -> bool:
-            return sum(len(batch.records) for batch in await shipped(redis)) == number
-
-        appended_at = time.monotonic()
-        await until(is_there)
-        assert time.monotonic() - appended_at < 1
-    spool.close()
-
-
-async def test_told_to_stop_it_ships_what_the_workers_have_left(tmp_path: Path, servers: Servers, redis: Redis) -> None:
-    settings, stop = edge_settings(tmp_path, servers.redis_url), asyncio.Event()
-    settings.spool_directory.mkdir()
-    write(settings.spool_directory, "spool", b"record of no great length\n" * 15_000)
-    stop.set()
-    await run_shipper(settings, stop)
-    assert sum(len(batch.records) for batch in await shipped(redis)) == 15_000
+async def test_told_to_stop_it_does_not_wait_for_long(
+    tmp_path: Path, servers: Servers, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody ingests; the spool waits on disk."""
+    monkeypatch.setattr("edge.shipper._LAST_WORDS_S", 0.2)
+    machine = Machine(tmp_path / "spool", redis)
+    machine.write("spool", visits(b"a"))
+    async with running(edge_settings(tmp_path, servers.redis_url)):
+        pass
+    assert await machine.shipped() == [Batch("spool", 0, [b"a"])]
+    assert machine.spools == {"spool"}
 
 
 async def test_clicks_wait_while_redis_is_gone_and_are_shipped_when_it_is_back(
     tmp_path: Path, own_valkey: OwnValkey
 ) -> None:
     server, process = own_valkey
-    settings, stop = edge_settings(tmp_path, server.url), asyncio.Event()
-    spool = Spool(settings.spool_directory)
-    task = asyncio.create_task(run_shipper(settings, stop))
-    await until(settings.spool_directory.is_dir)
-    spool.append(b"a")
-    await until_shipped(server.url, [b"a"])
-    process.kill()
-    process.wait()
-    spool.append(b"b")
-    again = start(server)
-    try:
-        await embedded.wait_until_ready(server)
-        await until_shipped(server.url, [b"a", b"b"])
-        stop.set()
-        await asyncio.wait_for(task, 10)
-    finally:
-        again.kill()
-        again.wait()
+    ingest = Ingest(open_redis(server.url, timeout_s=5.0))
+    async with running(edge_settings(tmp_path, server.url)) as directory:
+        spool = new_spool(directory)
+        append(spool, b"a")
+        await ingest.until(lambda: ingest.stored.get(spool.id) == [b"a"])
+        process.kill()
+        process.wait()
+        append(spool, b"b")
+        again = start(server)
+        try:
+            await embedded.wait_until_ready(server)
+            await ingest.redis.connection_pool.disconnect()
+            await ingest.until(lambda: ingest.stored[spool.id] == [b"a", b"b"])
+            spool.close()
+            await ingest.until(lambda: not any(directory.iterdir()))
+        finally:
+            again.kill()
+            again.wait()
+    await ingest.redis.aclose()
+
+
+async def test_spools_are_brought_to_the_disk_as_often_as_is_set(
+    tmp_path: Path, servers: Servers, redis: Redis
+) -> None:
+    if is_kept_in_memory(tmp_path):
+        pytest.skip("these temporary files have no disk")
+    settings, ingest = edge_settings(tmp_path, servers.redis_url, LINKWIRE_SPOOL_FLUSH_INTERVAL_S="1"), Ingest(redis)
+    async with running(settings) as directory:
+        spool = new_spool(directory)
+        append(spool, b"a")
+        path = segment_path(directory, spool.id, 0)
+        assert dirty_kb(path)
+        await until(lambda: not dirty_kb(path))
         spool.close()
-
-
-async def until_shipped(url: str, records: list[bytes]) -> None:
-    """The stream has all of these records of one spool, whatever it holds twice."""
-    redis = open_redis(url, timeout_s=5.0)
-
-    async def are_there() -> bool:
-        numbered: dict[int, bytes] = {}
-        for batch in await shipped(redis):
-            numbered.update(enumerate(batch.records, start=batch.first))
-        return [numbered[position] for position in sorted(numbered)] == records
-
-    try:
-        await until(are_there)
-    finally:
-        await redis.aclose()
+        await ingest.until(lambda: not any(directory.iterdir()))

@@ -1,128 +1,288 @@
-"""The spool: what is on disk after an append, and what a disk that fails costs."""
+"""The spool: what a reader finds after an append, and what a disk that fails costs."""
 
-import itertools
+import json
 import os
 import signal
 import stat
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
 
-from edge.spool import SUFFIX, Spool, is_finished
+from edge.segments import Counts, Record, SpoolReader, counts_path, next_path, segment_path
+from edge.spool import SEGMENT_BYTES, Spool
+from tests.edge.spools import FIXED_BYTES, LINK, PEER, be_patient, new_spool, segments, spools, write
 from tests.houses import wait_for
 
+patience = pytest.fixture(scope="module", autouse=True)(be_patient)
 
-def spools(directory: Path) -> list[Path]:
-    """The spools that the shipper would find, oldest first."""
-    return sorted(directory.glob("*" + SUFFIX), key=lambda path: path.stat().st_ctime_ns)
-
-
-def records(path: Path) -> list[bytes]:
-    """The complete records of a spool."""
-    return path.read_bytes().split(b"\n")[:-1]
+SMALL = 4096
+A_THIRD = b"x" * 1000
+"""A head of which a small segment holds three."""
 
 
-def counted(name: str) -> float:
-    return REGISTRY.get_sample_value(f"linkwire_clicks_{name}_total") or 0.0
+@pytest.fixture
+def again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room, look for it all the time."""
+    monkeypatch.setattr("edge.spool._TRY_AGAIN_AFTER_S", 0.0)
 
 
-def test_records_are_in_the_file_one_per_line_as_soon_as_they_are_appended(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+def heads(directory: Path, spool: str) -> list[bytes]:
+    """The heads of all records of a spool, as a reader of its own finds them."""
+    reader = SpoolReader(directory, spool)
+    found = [Record.from_bytes(record).head for record in reader.read(2**30)]
+    reader.close()
+    return found
+
+
+def counts(directory: Path, spool: str) -> Counts:
+    reader = SpoolReader(directory, spool)
+    found = reader.counts
+    reader.close()
+    return found
+
+
+def is_finished(directory: Path, spool: str) -> bool:
+    reader = SpoolReader(directory, spool)
+    found = reader.is_finished
+    reader.close()
+    return found
+
+
+def has_next(directory: Path, spool: str) -> bool:
+    """Whether the next segment is made."""
+    path = next_path(directory, spool)
+    return path.exists() and path.stat().st_size > 0
+
+
+def append(spool: Spool, *heads: bytes) -> None:
+    for head in heads:
+        spool.append(LINK, PEER, head)
+
+
+def is_recorded(spool: Spool, head: bytes) -> bool:
+    """Append, and whether there was room."""
+    before = spool.recorded
+    append(spool, head)
+    return spool.recorded > before
+
+
+# What is appended.
+
+
+class Other(NamedTuple):
+    """A reader in another process."""
+
+    process: "subprocess.Popen[str]"
+
+    def look(self) -> tuple[list[str], Counts]:
+        """The heads that are new to it, and the counts."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("look\n")
+        self.process.stdin.flush()
+        new, counted = json.loads(self.process.stdout.readline())
+        return new, Counts(*counted)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = new_spool(tmp_path)
+    yield spool
+    spool.close()
+
+
+@pytest.fixture
+def other(tmp_path: Path, spool: Spool) -> Iterator[Other]:
+    """A reader of the spool in another process."""
+    command = [sys.executable, "-c", _LOOKS, str(tmp_path), spool.id]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Other(process)
+
+
+_LOOKS = textwrap.dedent("""
+    import json, sys
+    from pathlib import Path
+    from edge.segments import Record, SpoolReader
+
+    reader = SpoolReader(Path(sys.argv[1]), sys.argv[2])
+    for _ in sys.stdin:
+        heads = [Record.from_bytes(record).head.decode() for record in reader.read(2**30)]
+        print(json.dumps([heads, reader.counts]), flush=True)
+""")
+
+
+def test_another_process_reads_a_record_as_soon_as_it_is_appended(spool: Spool, other: Other) -> None:
+    assert other.look() == ([], Counts(0, 0, 0))
     for number in range(1, 4):
-        spool.append(b"record %d" % number)
-        [path] = spools(tmp_path)  # not closed, and read through another descriptor
-        assert path.read_bytes() == b"".join(b"record %d\n" % earlier for earlier in range(1, number + 1))
-    spool.close()
+        append(spool, b"head %d" % number)
+        assert other.look() == ([f"head {number}"], Counts(number, number, 0))
 
 
-@given(texts=st.lists(st.binary(max_size=200).map(lambda text: text.replace(b"\n", b"")), max_size=30))
-def test_whatever_is_appended_is_read_back_in_order_across_all_spools(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[bytes]
+def test_another_process_sees_what_was_dropped(spool: Spool, other: Other) -> None:
+    append(spool, b"one", b"x" * SEGMENT_BYTES, b"two")
+    assert other.look() == (["one", "two"], Counts(served=3, recorded=2, dropped=1))
+
+
+def test_a_record_says_when_which_link_from_where_and_what_was_asked(tmp_path: Path, spool: Spool) -> None:
+    before_ns = time.time_ns()
+    spool.append(LINK, PEER, b"GET / HTTP/1.1\r\n\r\n")
+    after_ns = time.time_ns()
+    reader = SpoolReader(tmp_path, spool.id)
+    [record] = [Record.from_bytes(record) for record in reader.read(1)]
+    assert record == Record(record.at_ns, 7, 3, "203.0.113.7", b"GET / HTTP/1.1\r\n\r\n")
+    assert before_ns <= record.at_ns <= after_ns
+    reader.close()
+
+
+_SEGMENT = 256
+_FULL = _SEGMENT - 4 - FIXED_BYTES
+"""The longest head that a segment of this size takes."""
+
+
+@settings(deadline=None)
+@given(steps=st.lists(st.binary(max_size=_FULL) | st.sampled_from([b"", "fill", "read"]), max_size=40))
+def test_whatever_is_appended_is_read_in_order_across_all_segments(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[bytes | str]
 ) -> None:
+    """Also when it ends exactly where its segment does; by a reader that follows, and by one that comes later."""
     directory = tmp_path_factory.mktemp("spool")
-    appended = [b"%03d %s" % (number, text) for number, text in enumerate(texts)]
-    spool = Spool(directory, segment_bytes=300)
-    for record in appended:
-        spool.append(record)
+    spool = new_spool(directory, segment_bytes=_SEGMENT)
+    follower = SpoolReader(directory, spool.id)
+    appended: list[bytes] = []
+    followed: list[bytes] = []
+    firsts, room = [0], _SEGMENT
+    for step in steps:
+        if step == "read":
+            followed += [Record.from_bytes(record).head for record in follower.read(200)]
+            continue
+        if isinstance(step, bytes):
+            head = step
+        else:  # fill what is left of the segment to its last byte, or else a whole one
+            head = b"x" * (room - 4 - FIXED_BYTES if room >= 4 + FIXED_BYTES else _FULL)
+        length = 4 + FIXED_BYTES + len(head)
+        if length > room:
+            firsts.append(len(appended))
+            room = _SEGMENT
+        room -= length + -length % 4
+        append(spool, head)
+        appended.append(head)
+    assert followed + [Record.from_bytes(record).head for record in follower.read(2**30)] == appended
+    assert segments(directory, spool.id) == firsts
     spool.close()
-    in_order = sorted(records(path) for path in spools(directory))  # by their first records, which are numbered
-    assert list(itertools.chain(*in_order)) == appended
+    assert heads(directory, spool.id) == appended
+    assert follower.counts == Counts(len(appended), len(appended), 0)
+    follower.close()
 
 
-def test_nothing_is_on_disk_before_the_first_record(tmp_path: Path) -> None:
-    Spool(tmp_path).close()
-    assert list(tmp_path.iterdir()) == []
+def test_a_segment_is_filled_to_its_last_byte(tmp_path: Path) -> None:
+    spool = new_spool(tmp_path, segment_bytes=2 * (4 + FIXED_BYTES + 20))
+    append(spool, *[b"%020d" % number for number in range(4)])
+    assert segments(tmp_path, spool.id) == [0, 2]
+    append(spool, b"%020d" % 4)
+    assert segments(tmp_path, spool.id) == [0, 2, 4]
+    assert heads(tmp_path, spool.id) == [b"%020d" % number for number in range(5)]
+    spool.close()
+
+
+def test_a_record_larger_than_a_segment_is_dropped_and_the_segment_is_kept(tmp_path: Path) -> None:
+    spool = new_spool(tmp_path, segment_bytes=_SEGMENT)
+    reader = SpoolReader(tmp_path, spool.id)
+    assert reader.read(1) == []  # it has opened the segment, which is still empty
+    append(spool, b"x" * (_FULL + 1), b"one", b"x" * (_FULL + 1), b"two")
+    assert [Record.from_bytes(record).head for record in reader.read(2**30)] == [b"one", b"two"]
+    assert segments(tmp_path, spool.id) == [0]
+    assert reader.counts == Counts(served=4, recorded=2, dropped=2)
+    assert (spool.recorded, spool.dropped) == (2, 2)
+    reader.close()
+    spool.close()
+
+
+def test_an_id_is_never_used_twice(tmp_path: Path) -> None:
+    for _ in range(30):
+        new_spool(tmp_path).close()
+    assert len(spools(tmp_path)) == 30
+    assert all(len(spool) == 16 and set(spool) <= set("0123456789abcdef") for spool in spools(tmp_path))
+
+
+# What is on disk.
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_only_the_owner_may_read_a_spool_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        spool = Spool(tmp_path)
-        spool.append(b"one")
+        spool = new_spool(tmp_path)
+        wait_for(lambda: has_next(tmp_path, spool.id))
     finally:
         os.umask(before)
-    [path] = spools(tmp_path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    files = [counts_path(tmp_path, spool.id), segment_path(tmp_path, spool.id, 0), next_path(tmp_path, spool.id)]
+    assert sorted(files) == sorted(tmp_path.iterdir())
+    assert [oct(stat.S_IMODE(file.stat().st_mode)) for file in files] == ["0o600"] * 3
     spool.close()
 
 
-def test_a_spool_that_has_grown_to_its_size_is_followed_by_another(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, segment_bytes=10)
-    spool.append(b"1234")
-    spool.append(b"5678")  # now it has its ten bytes
-    [first] = spools(tmp_path)
-    spool.append(b"9")
-    spool.append(b"10")
-    [second] = [path for path in spools(tmp_path) if path != first]
-    assert (records(first), records(second)) == ([b"1234", b"5678"], [b"9", b"10"])
-    assert is_finished(first)
-    assert not is_finished(second)
+def test_a_segment_and_the_one_after_it_have_their_place_on_the_disk_before_they_are_needed(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=2 * SEGMENT_BYTES)
+    upcoming = next_path(tmp_path, spool.id)
+    wait_for(lambda: upcoming.exists() and upcoming.stat().st_size == SEGMENT_BYTES)
+    for path in (segment_path(tmp_path, spool.id, 0), upcoming):
+        assert path.stat().st_size == SEGMENT_BYTES
+        assert path.stat().st_blocks * 512 >= SEGMENT_BYTES
     spool.close()
 
 
-def test_an_id_is_never_used_twice(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, segment_bytes=1)
-    for _ in range(50):
-        spool.append(b"x")
+def test_the_next_segment_is_made_again_after_each_one_that_is_entered(tmp_path: Path) -> None:
+    spool = new_spool(tmp_path, segment_bytes=_SEGMENT)
+    for number in range(5):
+        append(spool, b"x" * _FULL)
+        wait_for(lambda: has_next(tmp_path, spool.id))
+        assert segments(tmp_path, spool.id) == list(range(number + 1))
     spool.close()
-    assert len(spools(tmp_path)) == 50
-    assert all(len(path.stem) == 16 and set(path.stem) <= set("0123456789abcdef") for path in spools(tmp_path))
+
+
+def test_after_a_close_nothing_waits_for_its_turn(tmp_path: Path) -> None:
+    spool = new_spool(tmp_path)
+    append(spool, b"one")
+    spool.close()
+    spool.close()  # harmless
+    assert sorted(tmp_path.iterdir()) == sorted([counts_path(tmp_path, spool.id), segment_path(tmp_path, spool.id, 0)])
+    assert heads(tmp_path, spool.id) == [b"one"]
+
+
+# Whose it is.
 
 
 def test_a_spool_is_finished_when_its_writer_has_closed_it_and_not_before(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
-    spool.append(b"one")
-    [path] = spools(tmp_path)
-    assert not is_finished(path)
+    spool = new_spool(tmp_path)
+    assert [is_finished(tmp_path, spool.id) for _ in range(3)] == [False] * 3  # asking does not finish it
+    append(spool, b"one")
+    assert not is_finished(tmp_path, spool.id)
     spool.close()
-    assert is_finished(path)
+    assert is_finished(tmp_path, spool.id)
 
 
-def test_asking_whether_a_spool_is_finished_does_not_finish_it(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
-    spool.append(b"one")
-    [path] = spools(tmp_path)
-    assert [is_finished(path) for _ in range(3)] == [False] * 3
-    spool.append(b"two")
-    assert records(path) == [b"one", b"two"]
-    spool.close()
+def test_a_spool_that_can_be_found_has_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its first moment, too: otherwise the shipper would take it for one that a worker has left."""
+    found: list[bool] = []
+    rename = Path.rename
 
+    def look(path: Path, target: Path) -> Path:
+        renamed = rename(path, target)
+        found.extend(is_finished(tmp_path, spool) for spool in spools(tmp_path))
+        return renamed
 
-def test_after_a_close_the_next_record_opens_another_spool(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
-    spool.append(b"one")
-    spool.close()
-    spool.close()  # harmless
-    spool.append(b"two")
-    spool.close()
-    assert sorted(map(records, spools(tmp_path))) == [[b"one"], [b"two"]]
+    monkeypatch.setattr(Path, "rename", look)
+    new_spool(tmp_path).close()
+    assert found == [False, False]  # the counts got their name, and then the segment
 
 
 def test_what_was_appended_survives_the_death_of_the_process_and_the_spool_is_finished_then(tmp_path: Path) -> None:
@@ -132,12 +292,13 @@ def test_what_was_appended_survives_the_death_of_the_process_and_the_spool_is_fi
     try:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"written\n"
-        [path] = spools(tmp_path)
-        assert not is_finished(path)
+        [spool] = spools(tmp_path)
+        assert not is_finished(tmp_path, spool)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        assert records(path) == [b"one", b"two"]
-        wait_for(lambda: is_finished(path))
+        wait_for(lambda: is_finished(tmp_path, spool))
+        assert heads(tmp_path, spool) == [b"head %d" % number for number in range(50)]
+        assert counts(tmp_path, spool) == Counts(50, 50, 0)
     finally:
         writer.kill()
         writer.communicate()
@@ -146,109 +307,204 @@ def test_what_was_appended_survives_the_death_of_the_process_and_the_spool_is_fi
 _WRITES_AND_WAITS = textwrap.dedent("""
     import sys
     from pathlib import Path
-    from edge.spool import Spool
+    import edge.spool
+    from edge.segments import link_bytes, peer_bytes
 
-    spool = Spool(Path(sys.argv[1]))
-    spool.append(b"one")
-    spool.append(b"two")
+    edge.spool._LONGEST_WAIT_S = 30.0
+    spool = edge.spool.Spool(Path(sys.argv[1]), max_bytes=2**30, segment_bytes=512)
+    for number in range(50):
+        spool.append(link_bytes(7, 3), peer_bytes("203.0.113.7"), b"head %d" % number)
     print("written", flush=True)
     sys.stdin.read()
 """)
 
 
-def test_records_are_counted(tmp_path: Path) -> None:
-    recorded, dropped = counted("recorded"), counted("dropped")
-    spool = Spool(tmp_path)
-    spool.append(b"one")
-    spool.append(b"two")
+# When a segment is left.
+
+
+def test_a_segment_that_has_been_used_for_a_minute_is_left_and_an_empty_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = new_spool(tmp_path)
+    append(spool, b"one", b"two")
+    spool.tend()
+    assert segments(tmp_path, spool.id) == [0]  # it is no minute yet
+    monkeypatch.setattr("edge.spool._LEAVE_AFTER_S", -1.0)
+    reader = SpoolReader(tmp_path, spool.id)
+    found: list[bytes] = []
+    for _ in range(3):
+        spool.tend()
+        assert segments(tmp_path, spool.id) == [0, 2]
+        found += [Record.from_bytes(record).head for record in reader.read(2**30)]  # it is in the empty one now
+    append(spool, b"three")
+    spool.tend()
+    assert segments(tmp_path, spool.id) == [0, 2, 3]
+    found += [Record.from_bytes(record).head for record in reader.read(2**30)]
+    assert found == heads(tmp_path, spool.id) == [b"one", b"two", b"three"]
+    reader.close()
     spool.close()
-    assert (counted("recorded") - recorded, counted("dropped") - dropped) == (2, 0)
 
 
-def test_without_its_directory_records_are_dropped_and_counted_and_with_it_they_are_written_again(
-    tmp_path: Path,
+# When there is no room.
+
+
+@pytest.mark.usefixtures("again_at_once")
+def test_without_its_directory_clicks_are_dropped_and_counted_and_with_it_they_are_recorded_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = tmp_path / "spool"
-    spool = Spool(directory)
-    recorded, dropped = counted("recorded"), counted("dropped")
-    spool.append(b"one")
-    spool.append(b"two")
-    assert (counted("recorded") - recorded, counted("dropped") - dropped) == (0, 2)
+    spool = new_spool(directory)
+    append(spool, b"one", b"two")
+    assert (spool.recorded, spool.dropped) == (0, 2)
+    assert caplog.text.count("there is no room for clicks") == 1  # said once, counted each time
     directory.mkdir()
-    spool.append(b"three")
+    wait_for(lambda: is_recorded(spool, b"three"))
     spool.close()
-    assert [records(path) for path in spools(directory)] == [[b"three"]]
-    assert (counted("recorded") - recorded, counted("dropped") - dropped) == (1, 2)
+    assert heads(directory, spool.id) == [b"three"]
+    served, recorded, dropped = counts(directory, spool.id)  # also those from before it could be written down
+    assert (recorded, dropped) == (1, served - 1)
+    assert dropped >= 2
 
 
-def test_where_another_spool_can_not_be_opened_the_old_one_ends_and_records_are_dropped(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("again_at_once")
+def test_room_is_looked_for_also_while_nobody_visits(tmp_path: Path) -> None:
     directory = tmp_path / "spool"
+    spool = new_spool(directory)
     directory.mkdir()
-    spool = Spool(directory, segment_bytes=1)
-    spool.append(b"one")
-    directory.rename(tmp_path / "away")
-    dropped = counted("dropped")
-    spool.append(b"two")
-    assert counted("dropped") - dropped == 1
-    (tmp_path / "away").rename(directory)
-    [path] = spools(directory)
-    assert is_finished(path)
-    spool.append(b"three")
+
+    def has_room() -> bool:
+        spool.tend()
+        return bool(spools(directory))
+
+    wait_for(has_room)
+    append(spool, b"one")
+    assert (spool.recorded, spool.dropped) == (1, 0)
     spool.close()
-    assert sorted(map(records, spools(directory))) == [[b"one"], [b"three"]]
 
 
-def test_a_full_disk_costs_the_record_that_it_tears_and_the_next_one_begins_another_spool(tmp_path: Path) -> None:
-    """The limit on file sizes makes write(2) take a part of a line, as the last block of a disk does."""
+def test_without_room_the_disk_is_not_asked_for_each_visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.spool._TRY_AGAIN_AFTER_S", 3600.0)
+    directory = tmp_path / "spool"
+    spool = new_spool(directory)
+    directory.mkdir()
+    for number in range(1, 4):
+        append(spool, b"one")
+        assert spool.dropped == number
+    assert list(directory.glob("*")) == []
+    spool.close()
+
+
+@pytest.mark.usefixtures("again_at_once")
+def test_all_spools_together_take_no_more_than_they_may_and_go_on_when_some_are_freed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "other", [b"x" * (SMALL - 4)], slack=0)
+    spool = new_spool(tmp_path, max_bytes=3 * SMALL, segment_bytes=SMALL)
+    append(spool, *[A_THIRD] * 10)
+    assert segments(tmp_path, spool.id) == [0, 3]
+    assert counts(tmp_path, spool.id) == Counts(served=10, recorded=6, dropped=4)
+    segment_path(tmp_path, "other", 0).unlink()
+    wait_for(lambda: is_recorded(spool, A_THIRD))
+    append(spool, *[A_THIRD] * 10)
+    assert segments(tmp_path, spool.id) == [0, 3, 6]
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.clicks")) == 3 * SMALL
+    reader = SpoolReader(tmp_path, spool.id)
+    reader.seek(3)
+    reader.free(3)
+    wait_for(lambda: is_recorded(spool, b"y" * 1000))
+    assert segments(tmp_path, spool.id) == [3, 6, 9]
+    assert [Record.from_bytes(record).head for record in reader.read(2**30)] == [*[A_THIRD] * 6, b"y" * 1000]
+    served, recorded, dropped = reader.counts
+    assert (served, recorded) == (recorded + dropped, 10)
+    assert caplog.text.count("LINKWIRE_SPOOL_MAX_BYTES") == 2  # once each time
+    reader.close()
+    spool.close()
+
+
+def test_a_segment_that_is_removed_while_room_is_looked_for_is_no_trouble(tmp_path: Path) -> None:
+    """The link leads nowhere: it is found, and then it is not there."""
+    (tmp_path / "0123456789abcdef-0000000000000000.clicks").symlink_to("removed")
+    spool = new_spool(tmp_path, max_bytes=SMALL, segment_bytes=SMALL)
+    append(spool, b"one")
+    assert (spool.recorded, spool.dropped) == (1, 0)
+    spool.close()
+
+
+def test_a_full_disk_costs_clicks_and_nothing_else_and_with_room_they_are_recorded_again(tmp_path: Path) -> None:
+    """The limit on file sizes makes posix_fallocate(3) fail, as a full disk does."""
     told = subprocess.run(
-        [sys.executable, "-c", _WRITES_UP_TO_A_LIMIT, str(tmp_path)], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", _MEETS_A_FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60
     )
-    assert (told.returncode, told.stdout) == (0, "recorded 3, dropped 1\n"), told.stderr
-    assert "clicks are dropped" in told.stderr
-    whole, after = sorted(spools(tmp_path), key=lambda path: -path.stat().st_size)
-    assert whole.read_bytes() == b"1" * 40 + b"\n" + b"2" * 40 + b"\n" + b"3" * 18
-    assert after.read_bytes() == b"4" * 40 + b"\n"
+    assert told.returncode == 0, told.stderr
+    assert told.stderr.count("there is no room for clicks") == 1
+    assert "File too large" in told.stderr
+    said: Any = json.loads(told.stdout)
+    [spool] = spools(tmp_path)
+    assert [int(head) for head in heads(tmp_path, spool)] == said["recorded"]
+    assert len(said["recorded"]) == 7  # two segments were there, and one of the third
+    assert counts(tmp_path, spool) == Counts(said["served"], 7, said["served"] - 7)
+    assert said["served"] >= 12
 
 
-_WRITES_UP_TO_A_LIMIT = textwrap.dedent("""
-    import logging, resource, sys
+_MEETS_A_FULL_DISK = textwrap.dedent("""
+    import json, logging, resource, sys, time
     from pathlib import Path
-    from prometheus_client import REGISTRY
-    from edge.spool import Spool
+    import edge.spool
+    from edge.segments import link_bytes, next_path, peer_bytes
 
     logging.basicConfig()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-    spool = Spool(Path(sys.argv[1]))
-    for digit in b"1234":
-        spool.append(bytes([digit]) * 40)
-    recorded = REGISTRY.get_sample_value("linkwire_clicks_recorded_total")
-    dropped = REGISTRY.get_sample_value("linkwire_clicks_dropped_total")
-    print(f"recorded {recorded:g}, dropped {dropped:g}")
+    edge.spool._LONGEST_WAIT_S, edge.spool._TRY_AGAIN_AFTER_S = 30.0, 0.05
+    directory, recorded, served = Path(sys.argv[1]), [], 0
+    spool = edge.spool.Spool(directory, max_bytes=2**30, segment_bytes=4096)
+
+    def append():
+        global served
+        before = spool.recorded
+        spool.append(link_bytes(7, 3), peer_bytes("203.0.113.7"), b"%01000d" % served)
+        recorded.extend([served] * (spool.recorded - before))
+        served += 1
+
+    def allow(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    while not (next_path(directory, spool.id).exists() and next_path(directory, spool.id).stat().st_size):
+        time.sleep(0.005)
+    allow(2000)
+    while spool.dropped < 5:
+        append()
+    allow(resource.RLIM_INFINITY)
+    while len(recorded) < 7:
+        append()
+        time.sleep(0.005)
+    print(json.dumps({"recorded": recorded, "served": served}))
+    spool.close()
 """)
 
 
-def test_a_disk_that_takes_nothing_costs_records_and_leaves_the_spool_whole(tmp_path: Path) -> None:
-    """At the limit itself write(2) fails and takes nothing, so the spool goes on when there is room again."""
-    told = subprocess.run(
-        [sys.executable, "-c", _WRITES_AT_A_LIMIT, str(tmp_path)], capture_output=True, text=True, timeout=30
-    )
-    assert (told.returncode, told.stdout) == (0, "recorded 3, dropped 1\n"), told.stderr
-    [path] = spools(tmp_path)
-    assert records(path) == [b"1" * 49, b"2" * 49, b"4" * 49]
-    assert path.read_bytes().endswith(b"\n")
+def test_a_disk_that_hesitates_holds_up_one_visitor_and_costs_the_clicks_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = new_spool(tmp_path, segment_bytes=SMALL)
+    wait_for(lambda: has_next(tmp_path, spool.id))
+    goes_on, allocate = threading.Event(), os.posix_fallocate
 
+    def hesitate(file: int, offset: int, length: int) -> None:
+        assert goes_on.wait(60)
+        allocate(file, offset, length)
 
-_WRITES_AT_A_LIMIT = textwrap.dedent("""
-    import resource, sys
-    from pathlib import Path
-    from prometheus_client import REGISTRY
-    from edge.spool import Spool
-
-    spool = Spool(Path(sys.argv[1]))
-    for digit in b"1234":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if digit == ord("4") else 100, 1000))
-        spool.append(bytes([digit]) * 49)
-    recorded = REGISTRY.get_sample_value("linkwire_clicks_recorded_total")
-    dropped = REGISTRY.get_sample_value("linkwire_clicks_dropped_total")
-    print(f"recorded {recorded:g}, dropped {dropped:g}")
-""")
+    monkeypatch.setattr(os, "posix_fallocate", hesitate)
+    monkeypatch.setattr("edge.spool._LONGEST_WAIT_S", 0.3)
+    append(spool, *[A_THIRD] * 6)
+    assert (spool.recorded, spool.dropped) == (6, 0)
+    begun = time.monotonic()
+    append(spool, A_THIRD)
+    assert time.monotonic() - begun >= 0.3
+    begun = time.monotonic()
+    append(spool, *[A_THIRD] * 20)
+    assert time.monotonic() - begun < 0.3
+    assert (spool.recorded, spool.dropped) == (6, 21)
+    assert caplog.messages == ["there is no room for clicks: the disk is too slow"]
+    goes_on.set()
+    wait_for(lambda: is_recorded(spool, b"again"))
+    spool.close()
+    assert heads(tmp_path, spool.id) == [*[A_THIRD] * 6, b"again"]

@@ -11,8 +11,8 @@ import pytest
 
 from admin import embedded
 from shared.processes import Command
-from tests.conftest import run
 from tests.houses import House, wait_for
+from tests.servers import run
 
 
 class OwnPostgres:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from shared.clicks import STREAM, Batch, Click
+from shared.clicks import CLOSED, REPORTS_KEY, STREAM, Batch, Click, SpoolReport
 from shared.redis import Redis
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -27,6 +27,22 @@ _BATCHES = st.builds(
     st.from_regex(r"[0-9a-f]{16}", fullmatch=True),
     st.integers(0, 2**63 - 1),
     st.lists(_RECORDS, min_size=1, max_size=10),
+)
+_NUMBERS = st.integers(0, 2**63 - 1)
+_REPORTS = st.builds(
+    SpoolReport,
+    at_ms=_NUMBERS,
+    host=_TEXTS,
+    served=_NUMBERS,
+    recorded=_NUMBERS,
+    dropped=_NUMBERS,
+    earliest=_NUMBERS,
+    is_finished=st.booleans(),
+    is_removed=st.booleans(),
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | _TEXTS,
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(_TEXTS, inner, max_size=3),
 )
 CLICK = Click(1_700_000_000_000, 7, 3, "GET", "203.0.113.7", "Mozilla/5.0", "https://news.example/")
 
@@ -75,13 +91,7 @@ def test_a_record_that_is_no_click_is_refused(fields: object) -> None:
         Click.from_bytes(orjson.dumps(fields))
 
 
-@given(
-    st.binary(max_size=60)
-    | st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | _TEXTS,
-        lambda inner: st.lists(inner, max_size=8) | st.dictionaries(_TEXTS, inner, max_size=3),
-    ).map(orjson.dumps)
-)
+@given(st.binary(max_size=60) | _JSON.map(orjson.dumps))
 @example(b"[" * 2000)
 @example(b'[1e400,7,3,"","","",""]')
 @example(b"\xff")
@@ -144,3 +154,77 @@ def test_any_other_entry_is_refused_with_the_errors_that_are_promised(fields: di
     assert b"\n".join(batch.records) == fields[b"records"]
     assert batch.spool.encode() == fields[b"spool"]
     assert batch.first == int(fields[b"first"])
+
+
+REPORT = SpoolReport(1_700_000_000_000, "edge-1", 9, 6, 3, 2, is_finished=True, is_removed=False)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(report=_REPORTS)
+async def test_a_report_of_a_spool_is_read_as_it_was_said(redis: Redis, report: SpoolReport) -> None:
+    await redis.hset(REPORTS_KEY, "spool", report.to_bytes())
+    said: Any = await redis.hget(REPORTS_KEY, "spool")
+    assert SpoolReport.from_bytes(said) == report
+
+
+def test_the_format_of_a_report_is_what_it_was() -> None:
+    """Edges and workers are replaced one after the other."""
+    said = (
+        b'{"at_ms":1700000000000,"host":"edge-1","served":9,"recorded":6,"dropped":3,"earliest":2,'
+        b'"is_finished":true,"is_removed":false}'
+    )
+    assert REPORT.to_bytes() == said
+    assert SpoolReport.from_bytes(said) == REPORT
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"at_ms": "now"}, id="a time that is text"),
+        pytest.param({"at_ms": 1.5}, id="a time that is no whole number"),
+        pytest.param({"at_ms": 2**63}, id="a time beyond what Postgres counts to"),
+        pytest.param({"served": -1}, id="a negative number of redirects"),
+        pytest.param({"recorded": None}, id="no number of records"),
+        pytest.param({"recorded": 2**63}, id="a number of records beyond what Postgres counts to"),
+        pytest.param({"dropped": True}, id="a number that is a truth value"),
+        pytest.param({"earliest": -1}, id="a record before the first"),
+        pytest.param({"earliest": "2"}, id="a record that is text"),
+        pytest.param({"host": None}, id="no machine"),
+        pytest.param({"host": 7}, id="a machine that is a number"),
+        pytest.param({"is_finished": 1}, id="a truth value that is a number"),
+        pytest.param({"is_removed": None}, id="no truth value"),
+        pytest.param({"is_removed": "false"}, id="a truth value that is text"),
+        pytest.param({"more": 1}, id="a field too many"),
+    ],
+)
+def test_a_report_with_a_wrong_field_is_refused(changed: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        SpoolReport.from_bytes(orjson.dumps(REPORT._asdict() | changed))
+
+
+@pytest.mark.parametrize("missing", SpoolReport._fields)
+def test_a_report_without_a_field_is_refused(missing: str) -> None:
+    fields = {name: value for name, value in REPORT._asdict().items() if name != missing}
+    with pytest.raises(ValueError):
+        SpoolReport.from_bytes(orjson.dumps(fields))
+
+
+@given(
+    st.binary(max_size=60)
+    | _JSON.map(orjson.dumps)
+    | st.fixed_dictionaries(dict.fromkeys(SpoolReport._fields, _JSON)).map(orjson.dumps)
+    | st.tuples(st.sampled_from(SpoolReport._fields), _JSON).map(
+        lambda changed: orjson.dumps(REPORT._asdict() | dict([changed]))
+    )
+)
+@example(orjson.dumps(list(REPORT)))
+@example(CLOSED)
+@example(b"{}")
+@example(b"[" * 2000)
+def test_any_other_report_is_refused_with_the_error_that_is_promised(said: bytes) -> None:
+    try:
+        report = SpoolReport.from_bytes(said)
+    except ValueError:
+        return
+    assert SpoolReport.from_bytes(report.to_bytes()) == report
+    assert all(type(value) is type(ours) for value, ours in zip(report, REPORT, strict=True))

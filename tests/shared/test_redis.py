@@ -12,7 +12,8 @@ import pytest
 
 from admin import embedded
 from shared.redis import LOST, Redis, open_redis, run_id, stream_entries
-from tests.conftest import Servers, run
+from tests.conftest import Servers
+from tests.servers import run
 
 OwnValkey = tuple[embedded.Server, "subprocess.Popen[bytes]"]
 

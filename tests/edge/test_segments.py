@@ -1,0 +1,428 @@
+"""Segments: the format of a spool, and its reader, also on what a loss of power has left."""
+
+import contextlib
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from edge.segments import Counts, Record, SpoolReader, counts_path, link_bytes, next_path, peer_bytes, segment_path
+from tests.edge.spools import (
+    LINK,
+    PEER,
+    be_patient,
+    dirty_kb,
+    held,
+    is_kept_in_memory,
+    new_spool,
+    segment,
+    segments,
+    tear,
+    visits,
+    write,
+)
+
+patience = pytest.fixture(scope="module", autouse=True)(be_patient)
+
+SPOOL = "0123456789abcdef"
+Segments = list[list[bytes]]
+_SEGMENTS: st.SearchStrategy[Segments] = st.lists(
+    st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5), min_size=1, max_size=5
+)
+_SLACKS = st.sampled_from([0, 4, 400])
+"""Bytes that a segment has behind its records; none when the last record fills it."""
+
+reading = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[Path, SpoolReader]]]:
+    """Writes a spool of these segments, in a directory of its own, and opens it."""
+    with contextlib.ExitStack() as readers:
+
+        def open_(*segments: list[bytes], slack: int = 64) -> tuple[Path, SpoolReader]:
+            directory = tmp_path_factory.mktemp("spool")
+            write(directory, SPOOL, *segments, slack=slack)
+            reader = SpoolReader(directory, SPOOL)
+            readers.callback(reader.close)
+            return directory, reader
+
+        yield open_
+
+
+Opened = Callable[..., tuple[Path, SpoolReader]]
+
+
+def flat(segments: Segments) -> list[bytes]:
+    return [record for records in segments for record in records]
+
+
+def firsts(segments: Segments) -> list[int]:
+    """The numbers of the first records of the segments."""
+    return [0, *accumulate(map(len, segments))][:-1]
+
+
+def everything(reader: SpoolReader) -> list[bytes]:
+    """All records that there are now."""
+    return reader.read(2**30)
+
+
+# The format.
+
+
+def test_the_format_of_a_spool_is_what_it_was(tmp_path: Path) -> None:
+    """Spools wait on disk while the edge is replaced by another version."""
+    spool = new_spool(tmp_path, segment_bytes=256)
+    spool.append(link_bytes(7, 2**63), peer_bytes("203.0.113.7"), b"GET / HTTP/1.1\r\n\r\n")
+    spool.append(link_bytes(8, 3), peer_bytes(""), b"")
+    spool.append(link_bytes(9, 3), peer_bytes(""), b"x" * 300)  # too long for a segment
+    spool.close()
+    content = (tmp_path / f"{spool.id}-0000000000000000.clicks").read_bytes()
+    times = content[4:12], content[64:72]
+    one = struct.pack("=I8sQQB", 54, times[0], 7, 2**63, 11) + b"203.0.113.7GET / HTTP/1.1\r\n\r\n\0\0"
+    two = struct.pack("=I8sQQB", 25, times[1], 8, 3, 0) + b"\0\0\0"
+    assert content == (one + two).ljust(256, b"\0")
+    assert (tmp_path / f"{spool.id}.spool").read_bytes() == struct.pack("=QQQ", 3, 2, 1).ljust(64, b"\0")
+
+
+@given(
+    at_ns=st.integers(0, 2**64 - 1),
+    link_id=st.integers(0, 2**64 - 1),
+    organization_id=st.integers(0, 2**64 - 1),
+    peer=st.ip_addresses().map(str) | st.just(""),
+    head=st.binary(max_size=300),
+)
+def test_a_record_is_read_as_it_was_put_together(
+    at_ns: int, link_id: int, organization_id: int, peer: str, head: bytes
+) -> None:
+    record = at_ns.to_bytes(8, sys.byteorder) + link_bytes(link_id, organization_id) + peer_bytes(peer) + head
+    assert Record.from_bytes(record) == Record(at_ns, link_id, organization_id, peer, head)
+
+
+@given(st.binary(max_size=80))
+@example(bytes(24))
+@example(bytes(24) + b"\x02\xff\xff")
+@example(bytes(24) + b"\xff1")
+def test_any_other_record_is_refused_with_the_error_that_is_promised(record: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert record.endswith(Record.from_bytes(record).head)
+
+
+@pytest.mark.parametrize("record", [b"", bytes(24), bytes(24) + b"\x02\xc3\xa4"])
+def test_a_record_that_is_too_short_or_has_no_address_is_refused(record: bytes) -> None:
+    with pytest.raises(ValueError):
+        Record.from_bytes(record)
+
+
+@given(st.text(max_size=40))
+@example("ä" * 300)
+def test_any_peer_has_its_place_in_a_record(peer: str) -> None:
+    record = Record.from_bytes(bytes(8) + LINK + peer_bytes(peer) + b"head")
+    assert record.head == b"head"
+    assert record.peer == "".join(letter if letter.isascii() else "?" for letter in peer)[:255]
+
+
+# Reading.
+
+
+@reading
+@given(segments=_SEGMENTS, slack=_SLACKS)
+def test_all_records_of_all_segments_are_read_in_their_order(opened: Opened, segments: Segments, slack: int) -> None:
+    _, reader = opened(*segments, slack=slack)
+    assert everything(reader) == flat(segments)
+    assert reader.position == len(flat(segments))
+    assert reader.torn_until is None
+    assert everything(reader) == []
+
+
+@reading
+@given(segments=_SEGMENTS, slack=_SLACKS, max_bytes=st.integers(1, 150))
+def test_about_as_many_bytes_are_read_as_wanted(opened: Opened, segments: Segments, slack: int, max_bytes: int) -> None:
+    """Enough of them, and no record more than makes it enough."""
+    _, reader = opened(*segments, slack=slack)
+    read: list[bytes] = []
+    while records := reader.read(max_bytes):
+        read += records
+        assert reader.position == len(read)
+        assert len(b"".join(records[:-1])) < max_bytes
+        assert len(b"".join(records)) >= max_bytes or read == flat(segments)
+    assert read == flat(segments)
+
+
+@reading
+@given(
+    segments=_SEGMENTS,
+    slack=_SLACKS,
+    positions=st.lists(st.integers(0, 30), min_size=1, max_size=3),
+    removed=st.integers(0, 4),
+)
+def test_reading_goes_on_at_any_position_that_is_wanted_or_as_near_as_there_is(
+    opened: Opened, segments: Segments, slack: int, positions: list[int], removed: int
+) -> None:
+    directory, reader = opened(*segments, slack=slack)
+    gone = firsts(segments)[: min(removed, len(segments) - 1)]
+    for first in gone:
+        segment_path(directory, SPOOL, first).unlink()
+    earliest = firsts(segments)[len(gone)]
+    for position in positions:
+        reader.seek(position)
+        nearest = min(max(position, earliest), len(flat(segments)))
+        assert (reader.position, reader.earliest) == (nearest, earliest)
+        assert everything(reader) == flat(segments)[nearest:]
+
+
+def test_beyond_the_end_the_next_record_is_read_when_it_is_there(tmp_path: Path) -> None:
+    spool = new_spool(tmp_path, segment_bytes=256)
+    reader = SpoolReader(tmp_path, spool.id)
+    reader.seek(10)
+    assert reader.position == 0
+    for number in range(10):  # several segments of them
+        assert reader.next_at_ns is None
+        spool.append(LINK, PEER, b"%d" % number)
+        assert [Record.from_bytes(record).head for record in everything(reader)] == [b"%d" % number]
+    reader.seek(20)
+    assert reader.position == 10
+    spool.append(LINK, PEER, b"10")
+    assert [Record.from_bytes(record).head for record in everything(reader)] == [b"10"]
+    reader.close()
+    spool.close()
+
+
+def test_a_spool_that_has_no_segment_yet_has_no_records(tmp_path: Path) -> None:
+    write(tmp_path, SPOOL)
+    reader = SpoolReader(tmp_path, SPOOL)
+    reader.seek(5)
+    assert everything(reader) == []
+    assert (reader.position, reader.earliest, reader.next_at_ns, reader.bytes_on_disk) == (0, 0, None, 0)
+    reader.free(5)
+    reader.flush()
+    reader.close()
+
+
+def test_there_is_no_reader_of_a_spool_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        SpoolReader(tmp_path, SPOOL)
+
+
+def test_the_time_of_the_next_record_is_known_also_across_the_end_of_a_segment(opened: Opened) -> None:
+    records = [visits(b"a", at_ns=at_ns)[0] for at_ns in (100, 200, 300)]
+    _, reader = opened(records[:2], records[2:], slack=0)
+    reader.seek(0)
+    for at_ns in (100, 200, 300):
+        assert reader.next_at_ns == at_ns
+        reader.read(1)
+    assert reader.next_at_ns is None
+
+
+def test_only_the_segments_of_a_spool_take_its_bytes(opened: Opened) -> None:
+    directory, reader = opened([b"one"], [b"two"], slack=4)
+    write(directory, "fedcba9876543210", [b"another spool"])
+    next_path(directory, SPOOL).write_bytes(bytes(100))
+    assert reader.bytes_on_disk == 2 * 12
+    assert everything(reader) == [b"one", b"two"]
+
+
+def test_a_spool_is_finished_when_nobody_holds_its_lock(opened: Opened) -> None:
+    directory, reader = opened([b"one"])
+    found = []
+    for worker in (held(directory, SPOOL), contextlib.nullcontext(), held(directory, SPOOL)):
+        with worker:
+            found.append(reader.is_finished)
+    assert found == [False, True, False]  # having looked, it does not hold the lock itself
+
+
+@pytest.mark.parametrize("size", [0, 8, 16, 24])
+def test_counts_that_were_not_written_are_zero(opened: Opened, size: int) -> None:
+    directory, reader = opened([b"one"])
+    assert reader.counts == Counts(1, 1, 0)
+    os.truncate(counts_path(directory, SPOOL), size)
+    assert reader.counts == Counts(int(size >= 8), int(size >= 16), 0)
+
+
+# Damage.
+
+
+@reading
+@given(
+    before=st.lists(st.binary(min_size=1, max_size=40), max_size=5),
+    destroyed=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5),
+    after=_SEGMENTS,
+    slack=_SLACKS,
+)
+def test_records_that_a_loss_of_power_has_destroyed_are_left_out_only_when_told(
+    opened: Opened, before: list[bytes], destroyed: list[bytes], after: Segments, slack: int
+) -> None:
+    directory, reader = opened([*before, *destroyed], *after, slack=slack)
+    tear(directory, SPOOL, 0, after=len(before))
+    torn_until = len(before) + len(destroyed)
+    assert everything(reader) == before
+    for _ in range(2):
+        assert everything(reader) == []
+        assert (reader.position, reader.torn_until, reader.earliest) == (len(before), torn_until, 0)
+        assert reader.next_at_ns is None
+    reader.skip_torn()
+    assert (reader.position, reader.torn_until, reader.earliest) == (torn_until, None, torn_until)
+    assert everything(reader) == flat(after)
+    reader.skip_torn()  # nothing more is
+    assert reader.position == torn_until + len(flat(after))
+
+
+def test_records_before_the_destroyed_ones_can_be_read_again(opened: Opened) -> None:
+    directory, reader = opened([b"one", b"two", b"three"], [b"four"])
+    tear(directory, SPOOL, 0, after=1)
+    for _ in range(2):
+        assert everything(reader) == [b"one"]
+        reader.seek(0)
+    reader.seek(2)  # destroyed
+    assert (reader.position, everything(reader), reader.torn_until) == (1, [], 3)
+    reader.seek(3)
+    assert everything(reader) == [b"four"]
+
+
+def test_a_segment_that_is_gone_is_one_of_destroyed_records(opened: Opened) -> None:
+    directory, reader = opened([b"one"], [b"two", b"three"], [b"four"])
+    segment_path(directory, SPOOL, 1).unlink()
+    assert everything(reader) == [b"one"]
+    assert (reader.position, reader.torn_until) == (1, 3)
+    reader.skip_torn()
+    assert everything(reader) == [b"four"]
+
+
+def test_a_reader_that_comes_after_the_first_segments_were_freed_leaves_them_out_when_told(opened: Opened) -> None:
+    directory, reader = opened([b"one"], [b"two"])
+    segment_path(directory, SPOOL, 0).unlink()
+    assert everything(reader) == []
+    reader.skip_torn()
+    assert (reader.earliest, everything(reader)) == (1, [b"two"])
+
+
+def test_the_last_segment_may_end_early_without_being_torn(opened: Opened) -> None:
+    """Nobody can tell what was lost from what was never written."""
+    directory, reader = opened([b"one", b"two"])
+    tear(directory, SPOOL, 0, after=1)
+    assert everything(reader) == [b"one"]
+    assert (reader.position, reader.torn_until) == (1, None)
+
+
+@pytest.mark.parametrize("length", [5, 100, 2**31, 2**32 - 1])
+def test_a_length_that_reaches_beyond_the_segment_is_no_record(opened: Opened, length: int) -> None:
+    directory, reader = opened([b"one", b"lost"], [b"two"])
+    segment_path(directory, SPOOL, 0).write_bytes(segment([b"one"]) + struct.pack("=II", length, 0))
+    assert everything(reader) == [b"one"]
+    assert (reader.position, reader.torn_until, reader.next_at_ns) == (1, 2, None)
+    reader.seek(1)
+    assert (reader.position, reader.next_at_ns) == (1, None)
+    reader.seek(2)
+    assert everything(reader) == [b"two"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 6])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_segment_that_has_lost_its_size_has_no_records(opened: Opened, size: int, is_last: bool) -> None:
+    directory, reader = opened([b"one"], [b"two"], [b"three"])
+    os.truncate(segment_path(directory, SPOOL, 2 if is_last else 1), size)
+    reader.seek(0)
+    assert everything(reader) == ([b"one", b"two"] if is_last else [b"one"])
+    assert reader.torn_until == (None if is_last else 2)
+    reader.skip_torn()
+    assert everything(reader) == ([] if is_last else [b"three"])
+
+
+@reading
+@given(segments=_SEGMENTS, at=st.integers(0, 400), noise=st.binary(max_size=60), position=st.integers(0, 30))
+def test_whatever_is_in_a_segment_it_is_read_to_an_end(
+    opened: Opened, segments: Segments, at: int, noise: bytes, position: int
+) -> None:
+    directory, reader = opened(*segments)
+    path = segment_path(directory, SPOOL, 0)
+    content = path.read_bytes()
+    at %= len(content)
+    path.write_bytes((content[:at] + noise + content[at + len(noise) :])[: len(content)])
+    reader.seek(position)
+    read = everything(reader)
+    assert len(read) <= len(content) // 4 + len(flat(segments))
+    assert sum(map(len, read)) <= reader.bytes_on_disk
+
+
+# Freeing and removing.
+
+
+@reading
+@given(segments=_SEGMENTS, committed=st.integers(0, 30), position=st.integers(0, 30))
+def test_segments_before_what_is_committed_are_removed_but_for_the_newest_and_the_one_that_is_read(
+    opened: Opened, segments: Segments, committed: int, position: int
+) -> None:
+    directory, reader = opened(*segments)
+    reader.seek(position)
+    begins = firsts(segments)
+    current = max(first for first in begins if first <= reader.position)
+    left = [first for first, following in pairwise([*begins, 2**63]) if following > committed or first >= current]
+    at = reader.position
+    reader.free(committed)
+    assert [first for first in begins if segment_path(directory, SPOOL, first).exists()] == left
+    assert (reader.position, reader.earliest) == (at, left[0])
+    assert everything(reader) == flat(segments)[at:]
+    reader.seek(0)
+    assert everything(reader) == flat(segments)[left[0] :]
+
+
+def test_the_newest_segment_stays_however_much_is_committed(tmp_path: Path) -> None:
+    """The worker may still write to it."""
+    spool = new_spool(tmp_path, segment_bytes=128)
+    reader = SpoolReader(tmp_path, spool.id)
+    for number in range(4):
+        spool.append(LINK, PEER, b"x" * 60)
+        assert len(everything(reader)) == 1
+        reader.free(2**40)
+        assert segments(tmp_path, spool.id) == [number]
+    reader.close()
+    spool.close()
+
+
+def test_a_spool_is_removed_with_all_its_files(opened: Opened) -> None:
+    directory, reader = opened([b"one"], [b"two"])
+    next_path(directory, SPOOL).write_bytes(b"")
+    write(directory, "fedcba9876543210", [b"another spool"])
+    others = set(directory.glob("fedcba*"))
+    reader.remove()
+    assert set(directory.iterdir()) == others
+
+
+def test_a_spool_that_can_not_be_removed_can_still_be_found(opened: Opened) -> None:
+    directory, reader = opened([b"one"], [b"two"])
+    path = segment_path(directory, SPOOL, 0)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError):
+        reader.remove()
+    assert counts_path(directory, SPOOL).exists()
+
+
+# Flushing.
+
+
+def test_what_was_appended_is_brought_to_the_disk(tmp_path: Path) -> None:
+    if is_kept_in_memory(tmp_path):
+        pytest.skip("these temporary files have no disk")
+    spool = new_spool(tmp_path, segment_bytes=160)
+    reader = SpoolReader(tmp_path, spool.id)
+    for _ in range(2):
+        for _ in range(5):
+            spool.append(LINK, PEER, b"x" * 60)
+        written = [segment_path(tmp_path, spool.id, first) for first in segments(tmp_path, spool.id)[-5:]]
+        assert len(written) == 5
+        assert all(dirty_kb(path) for path in (*written, counts_path(tmp_path, spool.id)))
+        reader.flush()
+        assert not any(dirty_kb(path) for path in (*written, counts_path(tmp_path, spool.id)))
+    spool.append(LINK, PEER, b"")  # in the segment that was flushed already
+    assert dirty_kb(written[-1])
+    reader.flush()
+    assert not dirty_kb(written[-1])
+    reader.close()
+    spool.close()
