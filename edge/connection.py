@@ -97,7 +97,8 @@ class Connection(HttpToolsProtocol):
         self._refusal: Response | None = None
         """What is still to be said about what came behind the requests that are being answered."""
         self._is_refused = False
-        self._has_eof = False
+        self._is_last = False
+        """The connection is closed behind the answers that are owed."""
         self._peer_address = ""
 
     # What uvicorn and the event loop call.
@@ -134,7 +135,7 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The client has said all it wants: it gets what it is owed."""
-        self._has_eof = True
+        self._is_last = True
         return self._is_answering
 
     def shutdown(self) -> None:
@@ -193,7 +194,7 @@ class Connection(HttpToolsProtocol):
             return
         if self._refusal is not None:
             self._say(self._refusal)
-        elif self._has_eof:
+        elif self._is_last:
             self.transport.close()
         self._settle()
 
@@ -212,7 +213,7 @@ class Connection(HttpToolsProtocol):
 
     def _settle(self) -> None:
         self.is_quiet = not (
-            self._is_in_message or self._is_answering or self._is_refused or self._has_eof or self.all.is_draining
+            self._is_in_message or self._is_answering or self._is_refused or self._is_last or self.all.is_draining
         )
 
     def _stop(self, refusal: Response) -> None:
@@ -228,9 +229,8 @@ class Connection(HttpToolsProtocol):
         self._refusal = refusal
         if self._is_answering:
             if self._is_in_message and not self._is_in_head:
-                # What is wrong is the body of a request that is being answered by its head.
-                self._refusal = None
-                self._has_eof = True
+                self._refusal = None  # what is wrong is the body of a request that is being answered by its head
+                self._is_last = True
         else:
             self._say(refusal)
 

@@ -59,7 +59,7 @@ async def pass_time(connection: Connection, seconds: int, *, listening: bool = T
         seconds,
     )
     if listening:
-        await connection.execute("update click_listening set listened_at = now()")
+        await connection.execute("update click_listening set listened_at = now() - interval '5 s'")
     else:
         await connection.execute(
             "update click_listening set listened_at = listened_at - make_interval(secs => $1)", seconds

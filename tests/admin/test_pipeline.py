@@ -19,7 +19,7 @@ from admin.stats import pipeline
 from admin.stats.pipeline import Numbers
 from shared import clicks
 from shared.clicks import Batch, SpoolReport
-from shared.redis import Redis
+from shared.redis import Redis, open_redis
 from shared.settings import load
 from tests.admin.conftest import Api
 from tests.admin.shipping import NOW_MS, SILENCE_S, assert_equations, books, pass_time, report, said, step
@@ -124,6 +124,17 @@ async def test_without_redis_it_shows_what_was_last_written_down(
     assert [one["recorded"] for one in shown["spools"] if one["isOpen"]] == [9]
     assert shown["total"]["recorded"] == 10
     assert (await books(connection, redis)).total.recorded == 101
+
+
+async def test_a_redis_that_does_not_answer_is_not_waited_for(
+    connection: Connection, own_valkey: tuple[embedded.Server, "subprocess.Popen[bytes]"]
+) -> None:
+    server, process = own_valkey
+    process.send_signal(signal.SIGSTOP)
+    patient = open_redis(server.url, timeout_s=60.0)
+    async with asyncio.timeout(15):
+        assert not (await pipeline.show(connection, patient)).is_current
+    await patient.aclose()
 
 
 async def test_a_spool_that_postgres_does_not_know_yet_is_shown(connection: Connection, redis: Redis) -> None:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from admin.database import Connection
-from admin.stats import ingest
+from admin.stats import ingest, sources
 from shared import clicks
 from shared.clicks import Batch
 from shared.redis import Redis
@@ -117,6 +117,19 @@ async def test_what_a_closed_spool_has_dropped_since_is_not_forgotten(connection
     assert (await books(connection, redis)).total == (6, 1, 5, 1, 0, 0, 0)
 
 
+async def test_an_old_report_that_comes_back_with_an_old_redis_makes_nothing_unknown(
+    connection: Connection, redis: Redis
+) -> None:
+    await has(connection, redis, "s", 3)
+    await report(redis, "s", said(3, dropped=2, earliest=3, is_finished=True, is_removed=True))
+    await step(connection, redis)
+    await report(redis, "s", said(1, at_ms=NOW_MS - 60_000))
+    for closed in (0, 1, 0):
+        assert await step(connection, redis) == closed
+        assert (await books(connection, redis)).total == (5, 3, 2, 3, 0, 0, 0)
+        await pass_time(connection, SILENCE_S + 1)
+
+
 async def test_a_late_repeat_of_a_closed_spool_is_recognised(connection: Connection, redis: Redis) -> None:
     await has(connection, redis, "s", 3)
     await report(redis, "s", said(3, earliest=3, is_finished=True, is_removed=True))
@@ -162,6 +175,9 @@ async def test_reports_stay_for_seven_days_after_their_spool_was_closed(connecti
     await connection.execute("update click_sources set heard_at = heard_at - interval '2 days' where spool_id = 'old'")
     await report(redis, "open", said(1))
     await step(connection, redis)
+    await pass_time(connection, 8 * DAY_S)
+    await connection.execute("update click_sources set heard_at = now() where spool_id = 'new'")
+    await sources.step(connection, redis, silence_s=30 * DAY_S)
     assert await reports(redis) == {"new", "open", "no click, new"}
     assert await committed(redis) == {"open": 1}
     assert (await books(connection, redis)).total.stored == 3

@@ -501,7 +501,7 @@ def test_a_disk_that_hesitates_holds_up_one_visitor_and_costs_the_clicks_of_the_
     assert time.monotonic() - begun >= 0.3
     begun = time.monotonic()
     append(spool, *[A_THIRD] * 20)
-    assert time.monotonic() - begun < 0.3
+    assert time.monotonic() - begun < 10 * 0.3
     assert (spool.recorded, spool.dropped) == (6, 21)
     assert caplog.messages == ["there is no room for clicks: the disk is too slow"]
     goes_on.set()
