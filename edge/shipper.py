@@ -109,7 +109,7 @@ class _Place:
     def report(self, host: str) -> SpoolReport:
         """What there is to say of it now."""
         (served, recorded, dropped), earliest = self.reader.counts, self.reader.earliest
-        is_finished = self.is_closed or (self._is_read and not self.uncommitted)
+        is_finished = (self.is_closed and self.reader.is_finished) or (self._is_read and not self.uncommitted)
         if is_finished:
             if self.reader.position < recorded:
                 earliest = recorded  # a loss of power took the last ones
@@ -236,7 +236,7 @@ class Shipper:
         """The others must not wait for a spool that can't be read. Said once; tried again while it is there."""
         try:
             yield
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if spool not in self._said:
                 log.error("spool %s can't be shipped: %s", spool, error)
                 self._said.add(spool)

@@ -129,8 +129,8 @@ class Spool:
             return False
         try:
             segment = self._next.result(_LONGEST_WAIT_S)
-            if self._counts_map is None:
-                self._make_counts()
+            if self._counts_map is None or not counts_path(self._directory, self.id).exists():
+                self._make_counts()  # at the start, and after somebody took the files away
             # The name says where it begins, so it gets it only now.
             segment.path.rename(segment_path(self._directory, self.id, self.recorded))
         except (OSError, FutureTimeoutError) as error:
@@ -150,7 +150,7 @@ class Spool:
         self._is_dropping = True
         if self._next.done():
             self._failed_at = time.monotonic()
-            if self._next.exception() is not None:
+            if self._next.exception() is not None or isinstance(error, FileNotFoundError):
                 self._next = self._thread.submit(self._make_segment)
 
     def _make_segment(self) -> _Segment:

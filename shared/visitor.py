@@ -56,7 +56,17 @@ def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
     trusted; what an untrusted client wrote at its beginning is never believed. Canonical text, IPv4-mapped addresses
     as IPv4; empty when the peer is unknown (a unix socket).
     """
+    if not forwarded_for:
+        return _canonical(peer)
     return _believed(peer, forwarded_for[-_READ_OF_FORWARDED_FOR:], trusted)
+
+
+@lru_cache(maxsize=16384)
+def _canonical(address: str) -> str:
+    try:
+        return str(_unmapped(address))
+    except ValueError:
+        return ""
 
 
 @lru_cache(maxsize=16384)

@@ -87,7 +87,7 @@ async def step(connection: Connection, redis: Redis, *, silence_s: int) -> int:
         for row in await connection.fetch(
             """
             /* sources.step */
-            select spool_id, position, served, recorded, dropped, reported_ms, closed_at is null as is_open,
+            select spool_id, position, recorded, dropped, reported_ms, closed_at is null as is_open,
                    heard_at < now() - make_interval(secs => $2) as is_due
               from click_sources where spool_id = any($1::text[])""",
             list(reports),
@@ -123,11 +123,10 @@ def _says_something(row: Any, report: SpoolReport) -> bool:
         return bool(report.served or report.recorded)
     if report.earliest > row["position"]:
         return True
-    if report.is_finished:
-        if (row["position"] >= report.recorded) == row["is_open"]:
-            return True  # to be closed, or closed by mistake
-        if not row["is_open"]:
-            return bool(report.served > row["served"] or report.dropped > row["dropped"])
+    if report.is_finished and not row["is_open"]:
+        return bool(report.recorded > row["recorded"] or report.dropped > row["dropped"])  # closed too early
+    if report.is_finished and row["position"] >= report.recorded:
+        return True
     is_far = abs(report.at_ms - row["reported_ms"]) >= _REMEMBER_S * 1000
     return report.at_ms != row["reported_ms"] and (is_far or bool(row["is_due"]))
 

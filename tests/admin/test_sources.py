@@ -109,6 +109,8 @@ async def test_a_spool_that_dropped_all_its_clicks_leaves_them_in_the_books(
 
 async def test_what_a_closed_spool_has_dropped_since_is_not_forgotten(connection: Connection, redis: Redis) -> None:
     await has(connection, redis, "s", 1)
+    await report(redis, "s", said(1))
+    await step(connection, redis)
     await pass_time(connection, SILENCE_S + 1)
     assert await step(connection, redis) == 1
     await report(redis, "s", said(1, dropped=5, is_finished=True))

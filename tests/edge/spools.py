@@ -223,16 +223,18 @@ def edge_settings(home: Path, redis_url: str, **more: str) -> EdgeSettings:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: EdgeSettings) -> AsyncIterator[Path]:
-    """The directory that a running shipper follows."""
+async def running(settings: EdgeSettings, *, last_words_s: float = 4.0) -> AsyncIterator[Path]:
+    """The directory that a running shipper follows, which is then told to stop."""
     stop = asyncio.Event()
     task = asyncio.create_task(run_shipper(settings, stop))
     try:
         await until(settings.spool_directory.is_dir)
         yield settings.spool_directory
     finally:
-        stop.set()
-        await asyncio.wait_for(task, 10)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edge.shipper._LAST_WORDS_S", last_words_s)
+            stop.set()
+            await asyncio.wait_for(task, 10)
 
 
 class Ingest:

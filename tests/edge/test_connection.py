@@ -305,6 +305,21 @@ async def test_a_hot_link_asked_for_behind_a_cold_one_is_answered_behind_it(
         assert [click.link_id for click in edge.new_clicks()][-2:] == [8, 7]
 
 
+async def test_while_redis_does_not_answer_hot_links_do_and_cold_ones_are_soon_told_to_come_again(
+    servers: Servers, redis: Redis, tmp_path: Path
+) -> None:
+    async with Gate(servers.redis_url) as gate, edge_on(gate.url, redis, tmp_path) as edge:
+        gate.hold()
+        cold = asyncio.create_task(edge.say(get("/other")))
+        for _ in range(20):
+            assert statuses(await edge.say(get())) == [302]
+            assert not cold.done()
+        told = await cold
+        assert (statuses(told), b"retry-after: 1" in told) == ([503], True)
+        assert statuses(await edge.say(get())) == [302]
+        gate.release()
+
+
 @pytest.mark.parametrize("path", ["/promo", "/nothing"])
 async def test_a_client_that_has_closed_its_half_gets_its_answers(edge: RunningEdge, path: str) -> None:
     client = await edge.connect()
