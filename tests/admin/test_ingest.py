@@ -151,7 +151,7 @@ async def test_one_worker_ingests_at_a_time(connection: Connection, database_url
     await other.close()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(1, 12), spans=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 12)), max_size=8))
 async def test_any_order_of_any_cuts_ends_with_every_record_once(
     connection: Connection, redis: Redis, count: int, spans: list[tuple[int, int]]

@@ -218,7 +218,7 @@ REPORT = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.dictionaries(st.sampled_from("abcdef"), ROW, max_size=6),
     said_of=st.dictionaries(st.sampled_from("abcdefgh"), REPORT, max_size=8),

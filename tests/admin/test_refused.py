@@ -77,7 +77,7 @@ async def test_what_is_set_aside_is_counted_once_however_often_its_transaction_i
     assert await aside(connection) == [("s", 0), ("s", 5), ("s", 8)]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kinds=st.lists(st.sampled_from("....xp"), min_size=1, max_size=24),
     cuts=st.sets(st.integers(1, 23), max_size=6),
