@@ -287,8 +287,15 @@ def _wrk(
     return requests, requests / int(found[2]) * 1e6, float(found[3]), float(found[4])
 
 
+def _follow_all(port: int, paths: list[str]) -> None:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"Host": HOST}, trust_env=False) as visitor:
+        for path in paths:
+            assert visitor.get(path).status_code == 302, path
+
+
 def measure(server: Server, links: Links, seconds: int, connections: int, delay_ms: float = 0) -> Figures:
-    """One run, after a short one to warm up."""
+    """One run, after each link was followed once and a short run to warm up."""
+    _follow_all(server.port, (links.directory / "paths.txt").read_text().split())
     _wrk(links.directory, server.port, 2, connections, delay_ms)
     server.settle()
     before = server.recorded() if server.recorded else 0

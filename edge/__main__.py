@@ -12,6 +12,7 @@ import sys
 import uvicorn
 
 from edge.settings import EdgeSettings
+from edge.spool import SEGMENT_BYTES
 from shared import metrics
 from shared.processes import Command, Supervisor
 from shared.settings import SettingsError, load
@@ -37,6 +38,10 @@ def main() -> None:
 
 
 async def _parent(settings: EdgeSettings) -> None:
+    if settings.spool_max_bytes < 2 * settings.workers * SEGMENT_BYTES:
+        raise SettingsError(
+            f"LINKWIRE_SPOOL_MAX_BYTES: {settings.workers} edge processes need {2 * settings.workers * SEGMENT_BYTES}"
+        )
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

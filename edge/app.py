@@ -41,7 +41,7 @@ def build(settings: EdgeSettings) -> Worker:
     settings.spool_directory.mkdir(parents=True, exist_ok=True)
     # Once more, because the first failure may be a connection's that Redis has closed long ago.
     redis = open_redis(settings.redis(), timeout_s=0.2, retries=1)
-    changes = open_redis(settings.redis(), timeout_s=3.0, connections=1)
+    changes = open_redis(settings.redis(), timeout_s=1.5, connections=1)
     lookup = Lookup(redis, changes, memory_entries=settings.memory_entries)
     spool = Spool(settings.spool_directory, max_bytes=settings.spool_max_bytes)
     tally = Tally()
@@ -78,6 +78,7 @@ def build(settings: EdgeSettings) -> Worker:
             task.add_done_callback(_end_process)
         yield
         await end(*tasks)
+        connections.end()
         tally.tell(memory_hits=lookup.hits, recorded=spool.recorded, dropped=spool.dropped)
         spool.close()
         await redis.aclose()

@@ -4,7 +4,8 @@ uvicorn's HTTP protocol, with what it lacks:
 
 1. Deadlines. A request must be complete within `MESSAGE_S` of its first byte, the next one must begin within `IDLE_S`,
    an answer must be taken within `ANSWER_S`. One look at all connections each half second, instead of timers for each.
-2. Limits: bytes of a head and of a target, connections of a worker and of a client (RFC 6585, RFC 9110 §15.5.15).
+2. Limits: bytes of a head and of a target (RFC 6585, RFC 9110 §15.5.15), requests that wait on a connection, and
+   connections of a worker and of a client.
 3. What is wrong is answered with its status, behind the answers that are still owed, and the connection closed so that
    the client can read it. Nothing is logged for it, because anybody could fill the disk so.
 4. A client that has closed its half still gets its answers. A worker that stops answers what it is asked meanwhile with
@@ -26,11 +27,13 @@ from shared.visitor import Networks, client_network, is_in
 
 MAX_HEAD = 32 * 1024
 MAX_TARGET = 16 * 1024
+MAX_PIPELINED = 100
 MESSAGE_S = 10.0
 IDLE_S = 20.0
 ANSWER_S = 20.0
 LINGER_S = 2.0
 DRAIN_QUIET_S = 0.5
+DRAIN_LONGEST_S = 2.0
 SWEEP_EVERY_S = 0.5
 
 
@@ -74,6 +77,11 @@ class Connections:
         for connection in list(self._all):
             connection.check(self.now)
 
+    def end(self) -> None:
+        """End all, whatever they wait for."""
+        for connection in list(self._all):
+            connection.transport.abort()
+
     async def watch(self) -> None:
         """Look, for ever."""
         while True:
@@ -93,7 +101,9 @@ class Connection(HttpToolsProtocol):
         """Since when it has been quiet, or an answer has been owed."""
         self._began_at = 0.0
         self._is_in_message = self._is_in_head = False
-        self._head_bytes = 0
+        self._messages = 0
+        self._head_bytes = self._open_head_bytes = 0
+        """Of the headers that were read, and of what was received of a head that is not complete."""
         self._refusal: Response | None = None
         """What is still to be said about what came behind the requests that are being answered."""
         self._is_refused = False
@@ -119,18 +129,22 @@ class Connection(HttpToolsProtocol):
         self.all.forget(self, self._peer_address)
         self.is_quiet = False
         super().connection_lost(exc)
+        # They would keep each other and this connection alive.
+        self.pipeline.clear()
+        self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Read with all care, whatever comes."""
         if self._is_refused:
             return  # until it is closed
         self.is_quiet = False
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD:
-                self.refuse(pages.head_too_large())
-                return
+        messages, was_in_head = self._messages, self._is_in_head
         super().data_received(data)
+        if self._is_in_head and not self._is_refused:
+            is_the_same = was_in_head and messages == self._messages
+            self._open_head_bytes = self._open_head_bytes + len(data) if is_the_same else 0
+            if self._open_head_bytes > MAX_HEAD:
+                self.refuse(pages.head_too_large())
         self._settle()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
@@ -154,6 +168,9 @@ class Connection(HttpToolsProtocol):
         self._is_in_message = self._is_in_head = True
         self._began_at = self.all.now
         self._head_bytes = 0
+        self._messages += 1
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._stop(pages.bad_request())
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -227,11 +244,14 @@ class Connection(HttpToolsProtocol):
         self._is_refused = True
         self.is_quiet = False
         self._refusal = refusal
-        if self._is_answering:
-            if self._is_in_message and not self._is_in_head:
-                self._refusal = None  # what is wrong is the body of a request that is being answered by its head
-                self._is_last = True
-        else:
+        if self._is_in_message and not self._is_in_head:
+            # What is wrong is the body of a request that is answered by its head: a second answer would be to another.
+            self._refusal = None
+            self._is_last = True
+            if not self._is_answering:
+                self._since = self.all.now
+                self.transport.write_eof()
+        elif not self._is_answering:
             self._say(refusal)
 
     def _say(self, refusal: Response) -> None:
@@ -261,14 +281,17 @@ class Connection(HttpToolsProtocol):
     def check(self, now: float) -> None:
         """End it if it has waited too long."""
         waited_s = now - self._since
+        longest_s = DRAIN_LONGEST_S if self.all.is_draining else ANSWER_S
         if self._is_refused and not self._is_answering:
             if waited_s > LINGER_S:
                 self.transport.abort()
-        elif self._is_answering:
-            if self.flow.write_paused and waited_s > ANSWER_S:
+        elif self.transport.get_write_buffer_size():
+            if waited_s > longest_s:
                 self.transport.abort()
+        elif self._is_answering:
+            pass  # what an answer waits for has a deadline of its own
         elif self._is_in_message:
-            if now - self._began_at > MESSAGE_S:
+            if now - self._began_at > min(MESSAGE_S, longest_s):
                 self.refuse(pages.too_slow())
         elif waited_s > (DRAIN_QUIET_S if self.all.is_draining else IDLE_S):
             self.transport.close()

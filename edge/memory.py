@@ -52,7 +52,7 @@ class Memory:
         # Two at a time: letting go of fifty thousand at once would make everybody wait.
         for _ in range(min(2, len(self._forgotten))):
             self._forgotten.popitem()
-        if len(self.young) > self._half:
+        if len(self.young) >= self._half:
             self.young, self._old, self._forgotten = {}, self.young, self._old
 
     def pop(self, key: bytes) -> None:

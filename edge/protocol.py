@@ -21,6 +21,7 @@ from edge.spool import Spool
 from shared.links import normal_hostname
 
 _HOSTS = 1000
+_LONGEST_SPELLING = 300
 _VERSION = b" HTTP/1.1\r\n"
 
 
@@ -73,9 +74,10 @@ class FastWay:
             host = normal_hostname(spelling.strip(b" \t").decode("ascii")).encode()
         except ValueError:
             return b""
-        if len(self._hosts) >= _HOSTS:
-            self._hosts.clear()
-        self._hosts[spelling] = host
+        if len(spelling) <= _LONGEST_SPELLING:
+            if len(self._hosts) >= _HOSTS:
+                self._hosts.clear()
+            self._hosts[spelling] = host
         return host
 
 

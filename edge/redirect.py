@@ -12,7 +12,7 @@ from edge.lookup import Lookup, Unavailable
 from edge.segments import link_bytes, peer_bytes
 from edge.spool import Spool
 from edge.tally import Tally
-from shared.links import Entry, address
+from shared.links import MAX_PATH_LENGTH, Entry, address
 
 
 class Redirect:
@@ -39,6 +39,9 @@ class Redirect:
         except ValueError:
             self._tally.refused += 1
             return pages.bad_request()
+        if len(wanted.path) > MAX_PATH_LENGTH:  # no link has one, and none of them is worth remembering
+            self._tally.not_found += 1
+            return pages.not_found()
         try:
             entry = await self._lookup.find(wanted)
         except Unavailable:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 COUNTS_SUFFIX = ".spool"
 SEGMENT_SUFFIX = ".clicks"
+NEXT_SUFFIX = ".next"
 COUNTS_BYTES = 64
 SERVED, RECORDED, DROPPED = range(3)
 """The places of the counts in `<id>.spool`, eight bytes each."""
@@ -84,7 +85,7 @@ def segment_path(directory: Path, spool: str, first: int) -> Path:
 
 def next_path(directory: Path, spool: str) -> Path:
     """Where a segment is while it waits for its turn."""
-    return directory / f".{spool}.next"
+    return directory / f".{spool}{NEXT_SUFFIX}"
 
 
 class SpoolReader:
@@ -119,7 +120,9 @@ class SpoolReader:
 
     @property
     def is_finished(self) -> bool:
-        """Whether no worker can append any more."""
+        """Whether no worker can append any more. Raises FileNotFoundError when these counts are not the spool's now."""
+        if os.fstat(self._file).st_ino != counts_path(self._directory, self.spool).stat().st_ino:
+            raise FileNotFoundError(f"the counts of spool {self.spool} were made again")
         try:
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

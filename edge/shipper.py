@@ -3,8 +3,9 @@
 Rules of this file:
 
 1. A batch names its place in its spool, so shipping one twice is harmless: ingest stores what lies beyond the position
-   it has committed. In doubt the shipper ships again, from the last position it knows to be committed. It is in doubt
-   after an error, when Redis was started again or lost its data (its run id, the epoch), and when ingest reports a gap.
+   it has committed. A batch that failed is shipped again. In doubt the shipper ships again from the last position it
+   knows to be committed: when Redis was started again or lost its data (its run id, the epoch), and when ingest reports
+   a gap.
 2. What is shipped but not committed is bounded per spool, so that clicks never fill the Redis that holds the links.
 3. A segment is removed when Postgres has every record of it. A spool is removed when nobody writes to it any more,
    Postgres has all of it, and the worker has answered the last report with `CLOSED`.
@@ -27,7 +28,7 @@ from pathlib import Path
 from prometheus_client import Counter, Gauge
 
 from edge.heads import click_bytes
-from edge.segments import COUNTS_SUFFIX, SpoolReader, counts_path
+from edge.segments import COUNTS_SUFFIX, NEXT_SUFFIX, SpoolReader, counts_path
 from edge.settings import EdgeSettings
 from shared import clicks
 from shared.clicks import Batch, SpoolReport
@@ -59,6 +60,7 @@ _REPORT_EVERY_S = 1.0
 _AFTER_ERROR_S = 0.5
 _LAST_WORDS_S = 4.0
 _NICE = 10
+_ORPHANED_AFTER_S = 60.0
 
 
 class _Place:
@@ -72,6 +74,7 @@ class _Place:
         """The worker has answered the last report."""
         self._is_read = False
         """No worker writes to it any more, and the reader is at its end."""
+        self.rewind()
 
     @property
     def uncommitted(self) -> int:
@@ -101,7 +104,7 @@ class _Place:
             return None
         is_finished = reader.is_finished
         records = reader.read(_BATCH_BYTES)
-        if not records and not self.uncommitted:
+        if is_finished and not records and not self.uncommitted:
             reader.skip_torn()
         self._is_read = is_finished and not records and reader.next_at_ns is None and reader.torn_until is None
         return Batch(reader.spool, reader.position - len(records), records) if records else None
@@ -143,17 +146,17 @@ class Shipper:
         return any(self._directory.glob("*" + COUNTS_SUFFIX))
 
     async def step(self) -> int:
-        """Ship one batch of each spool that has one; the number of records shipped. Raises when Redis is away."""
+        """Ship one batch of each spool that has one; the number of records shipped. Raises when Redis is away.
+
+        What is on the stream stays there while Redis is only slow or out of reach; when it is another one, or lost
+        something, `_learn` sees that before more is shipped.
+        """
         for path in self._directory.glob("*" + COUNTS_SUFFIX):
             if path.stem not in self._places:
                 with self._care(path.stem):
                     self._places[path.stem] = _Place(self._directory, path.stem)
-        try:
-            await self._learn()
-            return sum([await self._ship(spool) for spool in list(self._places)])
-        except (*LOST, RedisError):
-            self._doubt()  # nobody knows what arrived
-            raise
+        await self._learn()
+        return sum([await self._ship(spool) for spool in list(self._places)])
 
     async def report(self) -> None:
         """Say what there is in each spool, to the worker and as metrics. Raises when Redis is away."""
@@ -172,11 +175,22 @@ class Shipper:
         if reports:
             await self._redis.hset(clicks.REPORTS_KEY, mapping=reports)  # type: ignore[arg-type]
 
+    def tidy(self) -> None:
+        """Remove what a worker left that was killed while it made its first files."""
+        for path in (*self._directory.glob(".*" + NEXT_SUFFIX), *self._directory.glob(".*.new")):
+            spool = path.name.strip(".").partition(".")[0]
+            with contextlib.suppress(FileNotFoundError):
+                is_old = time.time() - path.stat().st_mtime > _ORPHANED_AFTER_S
+                if is_old and not counts_path(self._directory, spool).exists():
+                    path.unlink()
+
     def flush(self) -> None:
         """Bring the spools to the disk, waiting for it; for a thread of its own."""
         for spool, place in list(self._places.items()):
-            with self._care(spool):
+            try:
                 place.reader.flush()
+            except OSError as error:
+                log.error("spool %s can't be brought to the disk: %s", spool, error)
 
     async def _learn(self) -> None:
         """Take in what ingest has committed, the gaps it reports, and whether Redis is another one or lost its data."""
@@ -212,7 +226,12 @@ class Shipper:
         if batch is None:
             return 0
         records = [click_bytes(record, self._trusted_proxies) for record in batch.records]
-        await self._redis.xadd(clicks.STREAM, batch._replace(records=records).to_fields())  # type: ignore[arg-type]
+        try:
+            await self._redis.xadd(clicks.STREAM, batch._replace(records=records).to_fields())  # type: ignore[arg-type]
+        except BaseException:
+            with self._care(spool):
+                place.reader.seek(batch.first)  # nobody knows whether it arrived
+            raise
         SHIPPED.inc(len(records))
         return len(records)
 
@@ -240,7 +259,7 @@ class Shipper:
             if spool not in self._said:
                 log.error("spool %s can't be shipped: %s", spool, error)
                 self._said.add(spool)
-            if spool in self._places and not counts_path(self._directory, spool).exists():  # somebody took it away
+            if spool in self._places and isinstance(error, FileNotFoundError):  # somebody took it away
                 self._places.pop(spool).reader.close()
 
 
@@ -249,6 +268,7 @@ async def run(settings: EdgeSettings, stop: asyncio.Event) -> None:
     settings.spool_directory.mkdir(parents=True, exist_ok=True)
     redis = open_redis(settings.redis(), timeout_s=2.0)
     shipper = Shipper(settings.spool_directory, redis, settings.trusted_proxies)
+    shipper.tidy()
     flushing = asyncio.create_task(_flush(shipper, settings.spool_flush_interval_s))
     report_at = 0.0
     while not stop.is_set():

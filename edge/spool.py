@@ -26,6 +26,7 @@ from typing import NamedTuple
 from edge.segments import (
     COUNTS_BYTES,
     DROPPED,
+    NEXT_SUFFIX,
     RECORDED,
     SEGMENT_SUFFIX,
     SERVED,
@@ -52,6 +53,13 @@ class _Segment(NamedTuple):
     def close(self) -> None:
         self.lengths.release()
         self.memory.close()
+
+    def leave(self, end: int) -> None:
+        """Give back what is not used. Up to its page's end the zero stays that tells a reader that it has all."""
+        size = len(self.memory)
+        self.close()
+        with contextlib.suppress(OSError):
+            os.truncate(self.path, min(size, -(-(end + 4) // mmap.PAGESIZE) * mmap.PAGESIZE))
 
 
 class Spool:
@@ -107,7 +115,9 @@ class Spool:
 
     def tend(self) -> None:
         """Once a second: leave a segment that has been used for a minute, and look for room where there was none."""
-        if self._size == 0 or (self._end and time.monotonic() - self._entered_at > _LEAVE_AFTER_S):
+        if self._next.done() and self._next.exception() is not None:
+            self._next = self._thread.submit(self._make_segment)
+        elif self._size == 0 or (self._end and time.monotonic() - self._entered_at > _LEAVE_AFTER_S):
             self._enter_next()
 
     def close(self) -> None:
@@ -132,13 +142,14 @@ class Spool:
             if self._counts_map is None or not counts_path(self._directory, self.id).exists():
                 self._make_counts()  # at the start, and after somebody took the files away
             # The name says where it begins, so it gets it only now.
-            segment.path.rename(segment_path(self._directory, self.id, self.recorded))
+            path = segment_path(self._directory, self.id, self.recorded)
+            segment.path.rename(path)
         except (OSError, FutureTimeoutError) as error:
             self._fail(error)
             return False
         if self._segment is not None:
-            self._thread.submit(self._segment.close)
-        self._segment, self._end, self._size = segment, 0, self._segment_bytes
+            self._thread.submit(self._segment.leave, self._end)
+        self._segment, self._end, self._size = segment._replace(path=path), 0, self._segment_bytes
         self._entered_at = time.monotonic()
         self._is_dropping = False
         self._next = self._thread.submit(self._make_segment)
@@ -157,7 +168,7 @@ class Spool:
         used = 0
         with os.scandir(self._directory) as found:
             for segment in found:
-                if segment.name.endswith(SEGMENT_SUFFIX):
+                if segment.name.endswith((SEGMENT_SUFFIX, NEXT_SUFFIX)):
                     with contextlib.suppress(FileNotFoundError):  # the shipper has just removed it
                         used += segment.stat().st_size
         if used + self._segment_bytes > self._max_bytes:

@@ -38,7 +38,7 @@ _REMEMBER_S = 15
 _PAUSE_S = 10
 """After a longer time without a step nobody has listened."""
 _STUCK_S = 60
-"""A spool that waits for records as long, with nothing on the stream, asks for them (again)."""
+"""A spool that waits for records as long, while the stream is not behind, asks for them (again)."""
 _FORGET_S = 7 * 24 * 3600
 """Reports stay as long in Redis: if Postgres is restored to a time before, they say what it lacks."""
 
@@ -224,7 +224,7 @@ async def _listen(connection: Connection) -> None:
 
 async def _ask_again(connection: Connection, redis: Redis) -> None:
     """Ask shippers for what is missing and not on its way. They may have missed the question, or Redis the answer."""
-    if await redis.xlen(clicks.STREAM):
+    if await _is_behind(redis):
         return
     rows = await connection.fetch(
         """
@@ -237,6 +237,13 @@ async def _ask_again(connection: Connection, redis: Redis) -> None:
     )
     if rows:
         await tell_gaps(redis, {row["spool_id"]: row["position"] for row in rows})
+
+
+async def _is_behind(redis: Redis) -> bool:
+    """Whether something waits on the stream for so long that what is missed may be behind it."""
+    oldest: Any = await redis.xrange(clicks.STREAM, count=1)
+    now_s, _ = await redis.time()
+    return bool(oldest) and now_s - int(oldest[0][0].partition(b"-")[0]) / 1000 > _STUCK_S
 
 
 async def _tell(connection: Connection, redis: Redis, reports: Mapping[str, SpoolReport]) -> bool:

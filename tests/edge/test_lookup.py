@@ -83,7 +83,7 @@ async def test_found_links_fill_memory_up_to_its_bound_and_the_least_recently_us
 ) -> None:
     await publisher.complete()
     old, used, new = (Address("go.example", f"/{name}") for name in ("old", "used", "new"))
-    async with looking_up(servers.redis_url, memory_entries=2) as lookup:
+    async with looking_up(servers.redis_url, memory_entries=4) as lookup:
         await until(lambda: lookup.is_complete)
         for address in (used, old):
             await publisher.put(address, FIRST)

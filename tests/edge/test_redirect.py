@@ -218,6 +218,11 @@ async def test_where_there_certainly_is_no_link_a_page_says_so(edge: Edge, host:
     assert edge.clicks() == []
 
 
+async def test_a_path_longer_than_any_link_has_is_not_even_looked_up(edge: Edge) -> None:
+    for raw_path in (b"/" + b"x" * 2048, b"/" + b'"' * 700):
+        assert (await edge.visit(raw_path=raw_path)).status_code == 404
+
+
 async def test_a_head_of_a_page_has_no_body(edge: Edge) -> None:
     answer = await edge.visit("/nothing", method="HEAD")
     assert (answer.status_code, answer.content) == (404, b"")

@@ -233,8 +233,10 @@ async def test_a_reported_gap_is_shipped_again_and_the_report_is_taken_away(mach
     assert await machine.ship_all() == 0
 
 
-async def test_after_an_error_nothing_is_taken_for_shipped(tmp_path: Path, own_valkey: OwnValkey) -> None:
-    """The batch of the step that failed may have arrived or not; those before it may be lost as well."""
+async def test_after_an_error_what_failed_is_shipped_again_and_not_what_is_on_the_stream(
+    tmp_path: Path, own_valkey: OwnValkey
+) -> None:
+    """While Redis is only slow, what was shipped stays there: shipping it with each error would fill it up."""
     server, process = own_valkey
     machine = Machine(tmp_path / "spool", open_redis(server.url, timeout_s=0.3))
     spool = machine.new_spool()
@@ -245,9 +247,9 @@ async def test_after_an_error_nothing_is_taken_for_shipped(tmp_path: Path, own_v
     with pytest.raises(LOST):
         await machine.step()
     process.send_signal(signal.SIGCONT)
-    await machine.redis.delete(clicks.STREAM)
-    assert await machine.ship_all() == 2
-    assert await machine.shipped() == [Batch(spool.id, 1, [b"b", b"c"])]
+    before = len(await machine.shipped())
+    assert await machine.ship_all() == 1
+    assert (await machine.shipped())[before:] == [Batch(spool.id, 2, [b"c"])]
     spool.close()
     await machine.redis.aclose()
 
