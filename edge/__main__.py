@@ -18,6 +18,8 @@ from shared.processes import Command, Supervisor
 from shared.settings import SettingsError, load
 
 _DRAIN_S = 5
+# Else the C library gives the memory of each batch back and takes it again, which costs as much as reading the records.
+_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "16777216"}
 
 
 def main() -> None:
@@ -59,7 +61,7 @@ async def _parent(settings: EdgeSettings) -> None:
     fd = listening.fileno()
     python = [sys.executable, "-m"]
     async with Supervisor(logging.getLogger("edge").warning) as children:
-        await children.start(Command("shipper", [*python, "edge.shipper"], environment))
+        await children.start(Command("shipper", [*python, "edge.shipper"], {**environment, **_KEEP_MEMORY}))
         for number in range(1, settings.workers + 1):
             await children.start(
                 Command(

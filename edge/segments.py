@@ -16,6 +16,7 @@ import mmap
 import os
 import struct
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -98,6 +99,8 @@ class SpoolReader:
         self._file = os.open(counts_path(directory, spool), os.O_RDONLY | os.O_CLOEXEC)
         self.position = 0
         """The number of the record that `read` gives next."""
+        self.bytes_read = 0
+        """How many bytes of records it has given so far."""
         self.earliest = 0
         """The number of the first record that can still be read."""
         self.torn_until: int | None = None
@@ -142,14 +145,17 @@ class SpoolReader:
             return None
         return int.from_bytes(self._segment[self._offset + 4 : self._offset + 12], sys.byteorder)
 
-    def read(self, max_bytes: int) -> list[bytes]:
-        """The next records, about as many bytes of them; fewer or none when there are no more yet. Raises OSError."""
+    def read(self, max_bytes: int, convert: Callable[[bytes], bytes] = bytes) -> list[bytes]:
+        """The next records, about as many bytes of them; fewer or none when there are no more yet. Raises OSError.
+
+        Each is converted as it is read, while it is in the cache.
+        """
         records: list[bytes] = []
         left = max_bytes
         while True:
             # Looked for before reading: once it is there, nothing is added to the current one.
             upcoming = min((first for first in self._segments() if first > self._first), default=None)
-            left -= self._take(records, left)
+            left -= self._take(records, left, convert)
             if upcoming is None or (left <= 0 and upcoming != self.position):
                 return records
             if upcoming != self.position:
@@ -204,17 +210,18 @@ class SpoolReader:
                     os.close(file)
         self._flushed = max(unflushed, default=self._flushed)
 
-    def _take(self, records: list[bytes], max_bytes: int) -> int:
+    def _take(self, records: list[bytes], max_bytes: int, convert: Callable[[bytes], bytes]) -> int:
         """Append the next records of the current segment; how many bytes they have."""
         segment, lengths, offset = self._segment, self._lengths, self._offset
         if segment is None:
             return 0
         taken, before, end = 0, len(records), len(segment)
         while taken < max_bytes and offset < end and (length := lengths[offset >> 2]) and offset + 4 + length <= end:
-            records.append(segment[offset + 4 : offset + 4 + length])
+            records.append(convert(segment[offset + 4 : offset + 4 + length]))
             offset += 4 + length + (-length & 3)
             taken += length
         self._offset = offset
+        self.bytes_read += taken
         self.position += len(records) - before
         return taken
 
