@@ -61,7 +61,7 @@ _PAUSE_S = 0.05
 _REPORT_EVERY_S = 1.0
 _AFTER_ERROR_S = 0.5
 _LAST_WORDS_S = 4.0
-_NICE = 19
+_NICE = 10
 _ORPHANED_AFTER_S = 60.0
 
 
@@ -291,7 +291,9 @@ async def run(settings: EdgeSettings, stop: asyncio.Event) -> None:
                     await stop.wait()
     with contextlib.suppress(*LOST, RedisError):
         async with asyncio.timeout(_LAST_WORDS_S):
-            while shipper.has_spools:
+            # Looked at, too, because redis-py may lose a cancellation on Python 3.11 (shared/tasks.py).
+            until = time.monotonic() + _LAST_WORDS_S
+            while shipper.has_spools and time.monotonic() < until:
                 if not await shipper.step():
                     await shipper.report()
                     await asyncio.sleep(_PAUSE_S)

@@ -204,7 +204,7 @@ async def test_after_redis_was_started_again_the_shipper_ships_again_though_noth
     machine.write("spool", visits(b"a", b"b"))
     await machine.commit_all("spool", 1)
     epoch = await machine.redis.get(clicks.EPOCH_KEY)
-    process.kill()
+    process.terminate()
     process.wait()
     again = start(server)
     try:
