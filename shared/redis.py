@@ -22,8 +22,8 @@ def open_redis(url: str, *, timeout_s: float, connections: int = 16, retries: in
     after `timeout_s`.
 
     Connects lazily: Redis may be away now and come back. Commands that block in Redis need a client of their own whose
-    `timeout_s` is longer than they block. Only a client that asks for `retries` repeats commands, and it must only read:
-    an XADD may have arrived.
+    `timeout_s` is longer than they block. Only a client that asks for `retries` repeats commands. It must only read,
+    because an XADD may have arrived.
     """
     # The asyncio default pool raises as soon as `connections` are in use; this one waits.
     pool = BlockingConnectionPool.from_url(
