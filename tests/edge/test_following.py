@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,21 +12,6 @@ from tests.conftest import Servers
 from tests.edge.lookups import FIRST, REMOVED, SECOND, found, looking_up, until_caught_up, until_found
 from tests.edge.publishing import OTHER, PROMO, Gate, Publisher, living
 from tests.shared.waiting import until
-
-
-@pytest.fixture
-def publisher(redis: Redis) -> Publisher:
-    return Publisher(redis)
-
-
-@pytest.fixture
-async def lookup(servers: Servers, publisher: Publisher) -> AsyncIterator[Lookup]:
-    """A Lookup that follows a complete set of links."""
-    await publisher.complete()
-    async with looking_up(servers.redis_url) as lookup:
-        await until(lambda: lookup.is_complete)
-        yield lookup
-
 
 # What a change does to it.
 

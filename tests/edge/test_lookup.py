@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -31,21 +30,6 @@ from tests.edge.lookups import (
 from tests.edge.publishing import OTHER, PROMO, Gate, Publisher, living
 from tests.servers import run
 from tests.shared.waiting import until
-
-
-@pytest.fixture
-def publisher(redis: Redis) -> Publisher:
-    return Publisher(redis)
-
-
-@pytest.fixture
-async def lookup(servers: Servers, publisher: Publisher) -> AsyncIterator[Lookup]:
-    """A Lookup that follows a complete set of links."""
-    await publisher.complete()
-    async with looking_up(servers.redis_url) as lookup:
-        await until(lambda: lookup.is_complete)
-        yield lookup
-
 
 # What is remembered.
 
