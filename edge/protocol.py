@@ -7,6 +7,7 @@ tell the two apart: tests/edge/test_two_ways.py gives the same bytes to both.
 In here each line costs every visitor; the reasons and figures are in docs/decisions/0006-the-fast-way.md.
 """
 
+import asyncio
 from typing import Any
 
 import httptools
@@ -130,6 +131,11 @@ class Protocol(Connection):
         self._fast_way = fast_way
         self._peer = b""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Know how its records say where it comes from."""
+        super().connection_made(transport)
+        self._peer = peer_bytes(self._peer_address)
+
     def data_received(self, data: bytes) -> None:
         """Answer a hot link; leave everything else to uvicorn and redirect.py."""
         fast_way = self._fast_way
@@ -139,11 +145,7 @@ class Protocol(Connection):
             super().data_received(data)
             return
         link, end = found.hot or fast_way.prepare(found)
-        fast_way.spool.append(link, self._peer or self._say_peer(), data)
+        fast_way.spool.append(link, self._peer, data)
         self.transport.write(fast_way.begin(self.server_state.default_headers) + end)
         self._since = self.all.now
         self.all.tally.hot += 1
-
-    def _say_peer(self) -> bytes:
-        self._peer = peer_bytes(self._peer_address)
-        return self._peer

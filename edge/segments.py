@@ -153,8 +153,11 @@ class SpoolReader:
         records: list[bytes] = []
         left = max_bytes
         while True:
-            # Looked for before reading: once it is there, nothing is added to the current one.
+            left -= self._take(records, left, convert)
+            if left <= 0 and self._next_length():
+                return records
             upcoming = min((first for first in self._segments() if first > self._first), default=None)
+            # Once it is there nothing is added to the current one, and what was added meanwhile comes first.
             left -= self._take(records, left, convert)
             if upcoming is None or (left <= 0 and upcoming != self.position):
                 return records

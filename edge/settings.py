@@ -29,7 +29,6 @@ class EdgeSettings(CommonSettings):
         default="100000",
         parse=whole_number(0, 100_000_000),
     )
-
     connections: int = setting(
         "LINKWIRE_EDGE_CONNECTIONS",
         "Connections that each edge process keeps open; more are answered 503 and closed.",
