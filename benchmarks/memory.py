@@ -35,7 +35,7 @@ import redis as redis_py
 from admin import embedded
 from admin.embedded import free_port
 from admin.links.links import PATH_ALPHABET, PATH_LENGTH
-from benchmarks.redirect import _children, _running
+from benchmarks.servers import children_of, running
 from shared.links import MARKER_KEY, Address, Entry, Marker, Published
 
 RESULTS = Path(__file__).parent / "results"
@@ -154,8 +154,8 @@ def _edge(directory: Path, redis_url: str) -> Iterator[tuple[int, int]]:
         "LINKWIRE_EDGE_MEMORY_ENTRIES": "",
         "REDIS_URL": redis_url,
     }
-    with _running([sys.executable, "-m", "edge"], environment, port, "/readyz") as parent:
-        commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in _children(parent)}
+    with running([sys.executable, "-m", "edge"], environment, port, "/readyz") as parent:
+        commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children_of(parent)}
         [shipper] = [child for child, command in commands.items() if "shipper" in command]
         [worker] = [child for child in commands if child != shipper]
         os.kill(shipper, signal.SIGSTOP)
