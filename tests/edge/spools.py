@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 
-from edge.segments import COUNTS_BYTES, COUNTS_SUFFIX, Counts, counts_path, link_bytes, peer_bytes, segment_path
+from edge.segments import (
+    COUNTS_BYTES,
+    COUNTS_SUFFIX,
+    Counts,
+    counts_path,
+    link_bytes,
+    next_path,
+    peer_bytes,
+    segment_path,
+)
 from edge.settings import EdgeSettings
 from edge.shipper import Shipper
 from edge.shipper import run as run_shipper
@@ -52,6 +61,12 @@ def append(spool: Spool, *agents: bytes) -> None:
     """A visit of each of them."""
     for agent in agents:
         spool.append(LINK, PEER, head(agent))
+
+
+def append_heads(spool: Spool, *heads: bytes) -> None:
+    """A visit with each of them."""
+    for head in heads:
+        spool.append(LINK, PEER, head)
 
 
 def visits(*agents: bytes, at_ns: int = 1_700_000_000_000_000_000) -> list[bytes]:
@@ -103,6 +118,12 @@ def spools(directory: Path) -> set[str]:
 def segments(directory: Path, spool: str) -> list[int]:
     """The numbers of the first records of its segments."""
     return sorted(int(path.stem.rpartition("-")[2]) for path in directory.glob(f"{spool}-*.clicks"))
+
+
+def has_next(directory: Path, spool: str) -> bool:
+    """Whether the next segment is made."""
+    path = next_path(directory, spool)
+    return path.exists() and path.stat().st_size > 0
 
 
 def dirty_kb(path: Path) -> int:

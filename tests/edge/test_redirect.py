@@ -1,126 +1,24 @@
-"""A visit, through the edge's whole application on a real Valkey: the answer, and the click that is kept of it."""
+"""A visit, through the edge's whole application on a real Valkey: what is answered, and what is said around it."""
 
-import asyncio
-import contextlib
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from prometheus_client import REGISTRY
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from admin import embedded
-from edge.app import build
-from edge.heads import click_of
-from edge.segments import COUNTS_SUFFIX, Record, SpoolReader
-from edge.settings import EdgeSettings
-from shared.clicks import MAX_REFERRER, MAX_USER_AGENT, Click
-from shared.links import Address, Entry, Published
-from shared.redis import Redis, open_redis
-from shared.settings import load
-from shared.tasks import end
+from shared.links import Address
+from shared.redis import open_redis
 from tests.conftest import Servers
 from tests.edge.publishing import PROMO, Publisher, living
+from tests.edge.visiting import TARGET, Edge, counted, edge_on, make_edge, until_ready
 from tests.shared.waiting import until
 
 OwnValkey = tuple[embedded.Server, "subprocess.Popen[bytes]"]
 
-TARGET = "https://example.com/landing"
-PROXY = "127.0.0.1"  # trusted by default
-STRANGER = "198.51.100.9"
-
-
-class Edge:
-    """One worker's application, and visits to it."""
-
-    def __init__(self, app: ASGIApp, settings: EdgeSettings) -> None:
-        self._app = app
-        self._settings = settings
-        self.spool_directory = settings.spool_directory
-
-    async def visit(
-        self,
-        path: str = "/promo",
-        *,
-        method: str = "GET",
-        host: str | None = "go.example",
-        peer: str = PROXY,
-        raw_path: bytes | None = None,
-        headers: list[tuple[str, str | bytes]] | None = None,
-    ) -> httpx2.Response:
-        """One request. `raw_path` is sent as it is, where httpx2 would have tidied it; no `host`, no Host header."""
-        app = self._app if raw_path is None else _with_raw_path(self._app, raw_path)
-        transport = httpx2.ASGITransport(app=app, client=(peer, 50000))
-        async with httpx2.AsyncClient(transport=transport, trust_env=False) as visitor:
-            request = visitor.build_request(method, "http://go.example" + path)
-            del request.headers["host"], request.headers["user-agent"]
-            fields = [*([("host", host)] if host is not None else []), *(headers or [])]
-            sent = [(_bytes(name), _bytes(value)) for name, value in fields]
-            request.headers = httpx2.Headers([*request.headers.raw, *sent])
-            return await visitor.send(request)
-
-    def clicks(self) -> list[Click]:
-        """What is in the spool, as the shipper would ship it."""
-        clicks = []
-        for reader in self.spools():
-            for record in reader.read(2**30):
-                clicks.append(click_of(Record.from_bytes(record), self._settings.trusted_proxies))
-            reader.close()
-        return clicks
-
-    def spools(self) -> list[SpoolReader]:
-        paths = self.spool_directory.glob("*" + COUNTS_SUFFIX)
-        return [SpoolReader(self.spool_directory, path.stem) for path in paths]
-
-
-def _bytes(text: str | bytes) -> bytes:
-    return text.encode("latin-1") if isinstance(text, str) else text
-
-
-def _with_raw_path(app: ASGIApp, raw_path: bytes) -> ASGIApp:
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "raw_path": raw_path}, receive, send)
-
-    return wrapped
-
-
-@contextlib.asynccontextmanager
-async def edge_on(url: str, home: Path, **environment: str) -> AsyncIterator[Edge]:
-    """An edge that runs, with what its settings are read from."""
-    settings = load(EdgeSettings, {"LINKWIRE_HOME": str(home), "REDIS_URL": url, **environment}, home)
-    app = build(settings).app
-    async with app.router.lifespan_context(app):
-        yield Edge(app, settings)
-    for task in asyncio.all_tasks():
-        if getattr(task.get_coro(), "__qualname__", "") == "Lookup.follow":
-            await end(task)
-
-
-async def until_ready(edge: Edge) -> None:
-    async def is_ready() -> bool:
-        return (await edge.visit("/readyz")).status_code == 200
-
-    await until(is_ready)
-
-
-@pytest.fixture
-def publisher(redis: Redis) -> Publisher:
-    return Publisher(redis)
-
-
-@pytest.fixture
-async def edge(servers: Servers, publisher: Publisher, tmp_path: Path) -> AsyncIterator[Edge]:
-    """An edge that is ready, with one link at go.example/promo."""
-    await publisher.complete()
-    await publisher.put(PROMO, living(to=TARGET))
-    async with edge_on(servers.redis_url, tmp_path) as edge:
-        await until_ready(edge)
-        yield edge
-
+edge = pytest.fixture(make_edge)
 
 # The answer.
 
@@ -309,109 +207,6 @@ async def test_while_redis_hangs_remembered_links_redirect_at_once_and_others_ar
         process.send_signal(signal.SIGCONT)
 
 
-# The click.
-
-
-async def test_a_redirect_leaves_one_click_with_what_was_seen(edge: Edge) -> None:
-    before_ms = time.time_ns() // 1_000_000
-    await edge.visit(
-        peer=STRANGER, headers=[("user-agent", "Mozilla/5.0 (X11)"), ("referer", "https://news.example/a?b=c")]
-    )
-    [click] = edge.clicks()
-    assert before_ms <= click.at_ms <= time.time_ns() // 1_000_000
-    assert click == Click(
-        at_ms=click.at_ms,
-        link_id=7,
-        organization_id=3,
-        method="GET",
-        address=STRANGER,
-        user_agent="Mozilla/5.0 (X11)",
-        referrer="https://news.example/a?b=c",
-    )
-
-
-async def test_each_visit_leaves_a_click_in_the_order_of_the_visits(edge: Edge, publisher: Publisher) -> None:
-    await publisher.change(Address("go.example", "/b"), Published(1, Entry(8, 4, TARGET)))
-    for path, method in (("/promo", "GET"), ("/b", "HEAD"), ("/promo", "HEAD")):
-        await edge.visit(path, method=method)
-    assert [(click.link_id, click.organization_id, click.method) for click in edge.clicks()] == [
-        (7, 3, "GET"),
-        (8, 4, "HEAD"),
-        (7, 3, "HEAD"),
-    ]
-
-
-async def test_what_a_visitor_does_not_say_is_empty(edge: Edge) -> None:
-    await edge.visit()
-    [click] = edge.clicks()
-    assert (click.user_agent, click.referrer) == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("sent", "kept"),
-    [
-        pytest.param(b"a" * (MAX_USER_AGENT + 1), "a" * MAX_USER_AGENT, id="a long one is cut"),
-        pytest.param(b"a" * MAX_USER_AGENT, "a" * MAX_USER_AGENT, id="one of the allowed length is whole"),
-        pytest.param("Grüße 日本".encode(), "Grüße 日本", id="UTF-8 is read as such"),
-        pytest.param("ü".encode() * (MAX_USER_AGENT + 1), "ü" * MAX_USER_AGENT, id="characters are counted, not bytes"),
-        pytest.param(b"a\xffb", "a\N{REPLACEMENT CHARACTER}b", id="bytes that are no text are replaced"),
-        pytest.param(b'"quoted"\t\\', '"quoted"\t\\', id="quotes and backslashes are kept"),
-    ],
-)
-async def test_the_user_agent_is_kept_as_bounded_text(edge: Edge, sent: bytes, kept: str) -> None:
-    answer = await edge.visit(headers=[("user-agent", sent)])
-    assert answer.status_code == 302
-    assert [click.user_agent for click in edge.clicks()] == [kept]
-
-
-async def test_a_long_referrer_is_cut(edge: Edge) -> None:
-    await edge.visit(headers=[("referer", "r" * (MAX_REFERRER + 1))])
-    assert [click.referrer for click in edge.clicks()] == ["r" * MAX_REFERRER]
-
-
-@pytest.mark.parametrize(
-    ("peer", "forwarded_for", "kept"),
-    [
-        pytest.param(PROXY, ["203.0.113.7"], "203.0.113.7", id="a trusted proxy is believed"),
-        pytest.param(STRANGER, ["203.0.113.7"], STRANGER, id="a stranger is not"),
-        pytest.param(PROXY, ["1.1.1.1, 203.0.113.7"], "203.0.113.7", id="what a stranger told a proxy is not"),
-        pytest.param(PROXY, ["203.0.113.7, 127.0.0.2"], "203.0.113.7", id="two trusted proxies"),
-        pytest.param(PROXY, ["1.1.1.1", "203.0.113.7"], "203.0.113.7", id="the last of two headers was added last"),
-        pytest.param("::1", ["2001:DB8::0:7"], "2001:db8::7", id="IPv6"),
-        pytest.param(PROXY, [], PROXY, id="a proxy that says nothing"),
-    ],
-)
-async def test_the_address_of_a_click_is_what_trusted_proxies_say(
-    edge: Edge, peer: str, forwarded_for: list[str], kept: str
-) -> None:
-    await edge.visit(peer=peer, headers=[("x-forwarded-for", said) for said in forwarded_for])
-    assert [click.address for click in edge.clicks()] == [kept]
-
-
-async def test_the_setting_says_which_proxies_are_trusted(
-    servers: Servers, publisher: Publisher, tmp_path: Path
-) -> None:
-    await publisher.put(PROMO, living())
-    async with edge_on(servers.redis_url, tmp_path, LINKWIRE_TRUSTED_PROXIES="198.51.100.0/24") as edge:
-        for peer in (STRANGER, PROXY):
-            await edge.visit(peer=peer, headers=[("x-forwarded-for", "203.0.113.7")])
-        assert [click.address for click in edge.clicks()] == ["203.0.113.7", PROXY]
-
-
-async def test_a_spool_that_can_not_be_written_costs_the_click_and_never_the_redirect(
-    servers: Servers, publisher: Publisher, tmp_path: Path
-) -> None:
-    await publisher.put(PROMO, living(to=TARGET))
-    dropped = _counted("linkwire_clicks_dropped_total")
-    full = {"LINKWIRE_SPOOL_MAX_BYTES": str(32 * 1024 * 1024)}
-    (tmp_path / "spool").mkdir()
-    with (tmp_path / "spool" / "another-0000000000000000.clicks").open("wb") as file:
-        file.truncate(32 * 1024 * 1024)
-    async with edge_on(servers.redis_url, tmp_path, **full) as edge:
-        assert (await edge.visit()).headers["location"] == TARGET
-    assert _counted("linkwire_clicks_dropped_total") - dropped == 1
-
-
 # Around it.
 
 
@@ -487,11 +282,7 @@ async def test_requests_are_counted_by_their_outcome(servers: Servers, publisher
 
 def _outcomes() -> dict[str, float]:
     names = ("redirected", "unavailable", "refused", "not_found")
-    return {name: _counted("linkwire_requests_total", outcome=name) for name in names}
-
-
-def _counted(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
+    return {name: counted("linkwire_requests_total", outcome=name) for name in names}
 
 
 async def test_stopping_finishes_the_spool(servers: Servers, publisher: Publisher, tmp_path: Path) -> None:

@@ -1,18 +1,18 @@
-"""Segments: the format of a spool, and its reader, also on what a loss of power has left."""
+"""Segments: the format of a spool, reading them, and removing what is no longer needed."""
 
 import contextlib
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterator
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge.segments import Counts, Record, SpoolReader, counts_path, link_bytes, next_path, peer_bytes, segment_path
+from tests.edge.reading import SEGMENTS, SLACKS, SPOOL, Opened, Segments, everything, firsts, flat, open_spools, reading
 from tests.edge.spools import (
     LINK,
     PEER,
@@ -21,57 +21,13 @@ from tests.edge.spools import (
     held,
     is_kept_in_memory,
     new_spool,
-    segment,
     segments,
-    tear,
     visits,
     write,
 )
 
 patience = pytest.fixture(scope="module", autouse=True)(be_patient)
-
-SPOOL = "0123456789abcdef"
-Segments = list[list[bytes]]
-_SEGMENTS: st.SearchStrategy[Segments] = st.lists(
-    st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5), min_size=1, max_size=5
-)
-_SLACKS = st.sampled_from([0, 4, 400])
-"""Bytes that a segment has behind its records; none when the last record fills it."""
-
-reading = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[Path, SpoolReader]]]:
-    """Writes a spool of these segments, in a directory of its own, and opens it."""
-    with contextlib.ExitStack() as readers:
-
-        def open_(*segments: list[bytes], slack: int = 64) -> tuple[Path, SpoolReader]:
-            directory = tmp_path_factory.mktemp("spool")
-            write(directory, SPOOL, *segments, slack=slack)
-            reader = SpoolReader(directory, SPOOL)
-            readers.callback(reader.close)
-            return directory, reader
-
-        yield open_
-
-
-Opened = Callable[..., tuple[Path, SpoolReader]]
-
-
-def flat(segments: Segments) -> list[bytes]:
-    return [record for records in segments for record in records]
-
-
-def firsts(segments: Segments) -> list[int]:
-    """The numbers of the first records of the segments."""
-    return [0, *accumulate(map(len, segments))][:-1]
-
-
-def everything(reader: SpoolReader) -> list[bytes]:
-    """All records that there are now."""
-    return reader.read(2**30)
-
+opened = pytest.fixture(open_spools)
 
 # The format.
 
@@ -132,7 +88,7 @@ def test_any_peer_has_its_place_in_a_record(peer: str) -> None:
 
 
 @reading
-@given(segments=_SEGMENTS, slack=_SLACKS)
+@given(segments=SEGMENTS, slack=SLACKS)
 def test_all_records_of_all_segments_are_read_in_their_order(opened: Opened, segments: Segments, slack: int) -> None:
     _, reader = opened(*segments, slack=slack)
     assert everything(reader) == flat(segments)
@@ -142,7 +98,7 @@ def test_all_records_of_all_segments_are_read_in_their_order(opened: Opened, seg
 
 
 @reading
-@given(segments=_SEGMENTS, slack=_SLACKS, max_bytes=st.integers(1, 150))
+@given(segments=SEGMENTS, slack=SLACKS, max_bytes=st.integers(1, 150))
 def test_about_as_many_bytes_are_read_as_wanted(opened: Opened, segments: Segments, slack: int, max_bytes: int) -> None:
     """Enough of them, and no record more than makes it enough."""
     _, reader = opened(*segments, slack=slack)
@@ -157,8 +113,8 @@ def test_about_as_many_bytes_are_read_as_wanted(opened: Opened, segments: Segmen
 
 @reading
 @given(
-    segments=_SEGMENTS,
-    slack=_SLACKS,
+    segments=SEGMENTS,
+    slack=SLACKS,
     positions=st.lists(st.integers(0, 30), min_size=1, max_size=3),
     removed=st.integers(0, 4),
 )
@@ -237,6 +193,30 @@ def test_a_spool_is_finished_when_nobody_holds_its_lock(opened: Opened) -> None:
     assert found == [False, True, False]  # having looked, it does not hold the lock itself
 
 
+def test_a_spool_whose_counts_were_made_again_is_not_taken_for_finished_by_a_reader_of_the_old_ones(
+    tmp_path: Path,
+) -> None:
+    """The worker that lives has let go of their lock; that tells nothing of the spool."""
+    spool = new_spool(tmp_path, segment_bytes=128)
+    before = SpoolReader(tmp_path, spool.id)
+    assert not before.is_finished
+    counts_path(tmp_path, spool.id).unlink()
+    with pytest.raises(FileNotFoundError):
+        assert before.is_finished
+    for _ in range(2):  # the second one enters another segment
+        spool.append(LINK, PEER, b"x" * 60)
+    again = SpoolReader(tmp_path, spool.id)
+    with pytest.raises(FileNotFoundError, match="made again"):
+        assert before.is_finished
+    assert (again.is_finished, again.counts) == (False, Counts(2, 2, 0))
+    spool.close()
+    with pytest.raises(FileNotFoundError, match="made again"):
+        assert before.is_finished
+    assert again.is_finished
+    before.close()
+    again.close()
+
+
 @pytest.mark.parametrize("size", [0, 8, 16, 24])
 def test_counts_that_were_not_written_are_zero(opened: Opened, size: int) -> None:
     directory, reader = opened([b"one"])
@@ -245,116 +225,11 @@ def test_counts_that_were_not_written_are_zero(opened: Opened, size: int) -> Non
     assert reader.counts == Counts(int(size >= 8), int(size >= 16), 0)
 
 
-# Damage.
-
-
-@reading
-@given(
-    before=st.lists(st.binary(min_size=1, max_size=40), max_size=5),
-    destroyed=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5),
-    after=_SEGMENTS,
-    slack=_SLACKS,
-)
-def test_records_that_a_loss_of_power_has_destroyed_are_left_out_only_when_told(
-    opened: Opened, before: list[bytes], destroyed: list[bytes], after: Segments, slack: int
-) -> None:
-    directory, reader = opened([*before, *destroyed], *after, slack=slack)
-    tear(directory, SPOOL, 0, after=len(before))
-    torn_until = len(before) + len(destroyed)
-    assert everything(reader) == before
-    for _ in range(2):
-        assert everything(reader) == []
-        assert (reader.position, reader.torn_until, reader.earliest) == (len(before), torn_until, 0)
-        assert reader.next_at_ns is None
-    reader.skip_torn()
-    assert (reader.position, reader.torn_until, reader.earliest) == (torn_until, None, torn_until)
-    assert everything(reader) == flat(after)
-    reader.skip_torn()  # nothing more is
-    assert reader.position == torn_until + len(flat(after))
-
-
-def test_records_before_the_destroyed_ones_can_be_read_again(opened: Opened) -> None:
-    directory, reader = opened([b"one", b"two", b"three"], [b"four"])
-    tear(directory, SPOOL, 0, after=1)
-    for _ in range(2):
-        assert everything(reader) == [b"one"]
-        reader.seek(0)
-    reader.seek(2)  # destroyed
-    assert (reader.position, everything(reader), reader.torn_until) == (1, [], 3)
-    reader.seek(3)
-    assert everything(reader) == [b"four"]
-
-
-def test_a_segment_that_is_gone_is_one_of_destroyed_records(opened: Opened) -> None:
-    directory, reader = opened([b"one"], [b"two", b"three"], [b"four"])
-    segment_path(directory, SPOOL, 1).unlink()
-    assert everything(reader) == [b"one"]
-    assert (reader.position, reader.torn_until) == (1, 3)
-    reader.skip_torn()
-    assert everything(reader) == [b"four"]
-
-
-def test_a_reader_that_comes_after_the_first_segments_were_freed_leaves_them_out_when_told(opened: Opened) -> None:
-    directory, reader = opened([b"one"], [b"two"])
-    segment_path(directory, SPOOL, 0).unlink()
-    assert everything(reader) == []
-    reader.skip_torn()
-    assert (reader.earliest, everything(reader)) == (1, [b"two"])
-
-
-def test_the_last_segment_may_end_early_without_being_torn(opened: Opened) -> None:
-    """Nobody can tell what was lost from what was never written."""
-    directory, reader = opened([b"one", b"two"])
-    tear(directory, SPOOL, 0, after=1)
-    assert everything(reader) == [b"one"]
-    assert (reader.position, reader.torn_until) == (1, None)
-
-
-@pytest.mark.parametrize("length", [5, 100, 2**31, 2**32 - 1])
-def test_a_length_that_reaches_beyond_the_segment_is_no_record(opened: Opened, length: int) -> None:
-    directory, reader = opened([b"one", b"lost"], [b"two"])
-    segment_path(directory, SPOOL, 0).write_bytes(segment([b"one"]) + struct.pack("=II", length, 0))
-    assert everything(reader) == [b"one"]
-    assert (reader.position, reader.torn_until, reader.next_at_ns) == (1, 2, None)
-    reader.seek(1)
-    assert (reader.position, reader.next_at_ns) == (1, None)
-    reader.seek(2)
-    assert everything(reader) == [b"two"]
-
-
-@pytest.mark.parametrize("size", [0, 1, 3, 4, 6])
-@pytest.mark.parametrize("is_last", [False, True])
-def test_a_segment_that_has_lost_its_size_has_no_records(opened: Opened, size: int, is_last: bool) -> None:
-    directory, reader = opened([b"one"], [b"two"], [b"three"])
-    os.truncate(segment_path(directory, SPOOL, 2 if is_last else 1), size)
-    reader.seek(0)
-    assert everything(reader) == ([b"one", b"two"] if is_last else [b"one"])
-    assert reader.torn_until == (None if is_last else 2)
-    reader.skip_torn()
-    assert everything(reader) == ([] if is_last else [b"three"])
-
-
-@reading
-@given(segments=_SEGMENTS, at=st.integers(0, 400), noise=st.binary(max_size=60), position=st.integers(0, 30))
-def test_whatever_is_in_a_segment_it_is_read_to_an_end(
-    opened: Opened, segments: Segments, at: int, noise: bytes, position: int
-) -> None:
-    directory, reader = opened(*segments)
-    path = segment_path(directory, SPOOL, 0)
-    content = path.read_bytes()
-    at %= len(content)
-    path.write_bytes((content[:at] + noise + content[at + len(noise) :])[: len(content)])
-    reader.seek(position)
-    read = everything(reader)
-    assert len(read) <= len(content) // 4 + len(flat(segments))
-    assert sum(map(len, read)) <= reader.bytes_on_disk
-
-
 # Freeing and removing.
 
 
 @reading
-@given(segments=_SEGMENTS, committed=st.integers(0, 30), position=st.integers(0, 30))
+@given(segments=SEGMENTS, committed=st.integers(0, 30), position=st.integers(0, 30))
 def test_segments_before_what_is_committed_are_removed_but_for_the_newest_and_the_one_that_is_read(
     opened: Opened, segments: Segments, committed: int, position: int
 ) -> None:

@@ -1,17 +1,17 @@
-"""The spool: what a reader finds after an append, and what a disk that fails costs."""
+"""The spool: what a reader finds after an append, what is on disk, and whose it is."""
 
 import json
+import mmap
 import os
 import signal
 import stat
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -19,35 +19,13 @@ from hypothesis import strategies as st
 
 from edge.segments import Counts, Record, SpoolReader, counts_path, next_path, segment_path
 from edge.spool import SEGMENT_BYTES, Spool
-from tests.edge.spools import FIXED_BYTES, LINK, PEER, be_patient, new_spool, segments, spools, write
+from tests.edge.reading import counts, heads
+from tests.edge.spools import FIXED_BYTES, LINK, PEER, append_heads, be_patient, has_next, new_spool, segments, spools
 from tests.houses import wait_for
 
 patience = pytest.fixture(scope="module", autouse=True)(be_patient)
 
-SMALL = 4096
-A_THIRD = b"x" * 1000
-"""A head of which a small segment holds three."""
-
-
-@pytest.fixture
-def again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without room, look for it all the time."""
-    monkeypatch.setattr("edge.spool._TRY_AGAIN_AFTER_S", 0.0)
-
-
-def heads(directory: Path, spool: str) -> list[bytes]:
-    """The heads of all records of a spool, as a reader of its own finds them."""
-    reader = SpoolReader(directory, spool)
-    found = [Record.from_bytes(record).head for record in reader.read(2**30)]
-    reader.close()
-    return found
-
-
-def counts(directory: Path, spool: str) -> Counts:
-    reader = SpoolReader(directory, spool)
-    found = reader.counts
-    reader.close()
-    return found
+PAGE = mmap.PAGESIZE
 
 
 def is_finished(directory: Path, spool: str) -> bool:
@@ -55,24 +33,6 @@ def is_finished(directory: Path, spool: str) -> bool:
     found = reader.is_finished
     reader.close()
     return found
-
-
-def has_next(directory: Path, spool: str) -> bool:
-    """Whether the next segment is made."""
-    path = next_path(directory, spool)
-    return path.exists() and path.stat().st_size > 0
-
-
-def append(spool: Spool, *heads: bytes) -> None:
-    for head in heads:
-        spool.append(LINK, PEER, head)
-
-
-def is_recorded(spool: Spool, head: bytes) -> bool:
-    """Append, and whether there was room."""
-    before = spool.recorded
-    append(spool, head)
-    return spool.recorded > before
 
 
 # What is appended.
@@ -95,7 +55,7 @@ class Other(NamedTuple):
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = new_spool(tmp_path)
+    spool = new_spool(tmp_path, segment_bytes=8 * PAGE)
     yield spool
     spool.close()
 
@@ -123,12 +83,12 @@ _LOOKS = textwrap.dedent("""
 def test_another_process_reads_a_record_as_soon_as_it_is_appended(spool: Spool, other: Other) -> None:
     assert other.look() == ([], Counts(0, 0, 0))
     for number in range(1, 4):
-        append(spool, b"head %d" % number)
+        append_heads(spool, b"head %d" % number)
         assert other.look() == ([f"head {number}"], Counts(number, number, 0))
 
 
 def test_another_process_sees_what_was_dropped(spool: Spool, other: Other) -> None:
-    append(spool, b"one", b"x" * SEGMENT_BYTES, b"two")
+    append_heads(spool, b"one", b"x" * SEGMENT_BYTES, b"two")
     assert other.look() == (["one", "two"], Counts(served=3, recorded=2, dropped=1))
 
 
@@ -173,7 +133,7 @@ def test_whatever_is_appended_is_read_in_order_across_all_segments(
             firsts.append(len(appended))
             room = _SEGMENT
         room -= length + -length % 4
-        append(spool, head)
+        append_heads(spool, head)
         appended.append(head)
     assert followed + [Record.from_bytes(record).head for record in follower.read(2**30)] == appended
     assert segments(directory, spool.id) == firsts
@@ -185,9 +145,9 @@ def test_whatever_is_appended_is_read_in_order_across_all_segments(
 
 def test_a_segment_is_filled_to_its_last_byte(tmp_path: Path) -> None:
     spool = new_spool(tmp_path, segment_bytes=2 * (4 + FIXED_BYTES + 20))
-    append(spool, *[b"%020d" % number for number in range(4)])
+    append_heads(spool, *[b"%020d" % number for number in range(4)])
     assert segments(tmp_path, spool.id) == [0, 2]
-    append(spool, b"%020d" % 4)
+    append_heads(spool, b"%020d" % 4)
     assert segments(tmp_path, spool.id) == [0, 2, 4]
     assert heads(tmp_path, spool.id) == [b"%020d" % number for number in range(5)]
     spool.close()
@@ -197,7 +157,7 @@ def test_a_record_larger_than_a_segment_is_dropped_and_the_segment_is_kept(tmp_p
     spool = new_spool(tmp_path, segment_bytes=_SEGMENT)
     reader = SpoolReader(tmp_path, spool.id)
     assert reader.read(1) == []  # it has opened the segment, which is still empty
-    append(spool, b"x" * (_FULL + 1), b"one", b"x" * (_FULL + 1), b"two")
+    append_heads(spool, b"x" * (_FULL + 1), b"one", b"x" * (_FULL + 1), b"two")
     assert [Record.from_bytes(record).head for record in reader.read(2**30)] == [b"one", b"two"]
     assert segments(tmp_path, spool.id) == [0]
     assert reader.counts == Counts(served=4, recorded=2, dropped=2)
@@ -243,7 +203,7 @@ def test_a_segment_and_the_one_after_it_have_their_place_on_the_disk_before_they
 def test_the_next_segment_is_made_again_after_each_one_that_is_entered(tmp_path: Path) -> None:
     spool = new_spool(tmp_path, segment_bytes=_SEGMENT)
     for number in range(5):
-        append(spool, b"x" * _FULL)
+        append_heads(spool, b"x" * _FULL)
         wait_for(lambda: has_next(tmp_path, spool.id))
         assert segments(tmp_path, spool.id) == list(range(number + 1))
     spool.close()
@@ -251,7 +211,7 @@ def test_the_next_segment_is_made_again_after_each_one_that_is_entered(tmp_path:
 
 def test_after_a_close_nothing_waits_for_its_turn(tmp_path: Path) -> None:
     spool = new_spool(tmp_path)
-    append(spool, b"one")
+    append_heads(spool, b"one")
     spool.close()
     spool.close()  # harmless
     assert sorted(tmp_path.iterdir()) == sorted([counts_path(tmp_path, spool.id), segment_path(tmp_path, spool.id, 0)])
@@ -264,7 +224,7 @@ def test_after_a_close_nothing_waits_for_its_turn(tmp_path: Path) -> None:
 def test_a_spool_is_finished_when_its_writer_has_closed_it_and_not_before(tmp_path: Path) -> None:
     spool = new_spool(tmp_path)
     assert [is_finished(tmp_path, spool.id) for _ in range(3)] == [False] * 3  # asking does not finish it
-    append(spool, b"one")
+    append_heads(spool, b"one")
     assert not is_finished(tmp_path, spool.id)
     spool.close()
     assert is_finished(tmp_path, spool.id)
@@ -326,7 +286,7 @@ def test_a_segment_that_has_been_used_for_a_minute_is_left_and_an_empty_one_is_n
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = new_spool(tmp_path)
-    append(spool, b"one", b"two")
+    append_heads(spool, b"one", b"two")
     spool.tend()
     assert segments(tmp_path, spool.id) == [0]  # it is no minute yet
     monkeypatch.setattr("edge.spool._LEAVE_AFTER_S", -1.0)
@@ -336,7 +296,7 @@ def test_a_segment_that_has_been_used_for_a_minute_is_left_and_an_empty_one_is_n
         spool.tend()
         assert segments(tmp_path, spool.id) == [0, 2]
         found += [Record.from_bytes(record).head for record in reader.read(2**30)]  # it is in the empty one now
-    append(spool, b"three")
+    append_heads(spool, b"three")
     spool.tend()
     assert segments(tmp_path, spool.id) == [0, 2, 3]
     found += [Record.from_bytes(record).head for record in reader.read(2**30)]
@@ -345,189 +305,30 @@ def test_a_segment_that_has_been_used_for_a_minute_is_left_and_an_empty_one_is_n
     spool.close()
 
 
-# When there is no room.
-
-
-@pytest.mark.usefixtures("again_at_once")
-def test_without_its_directory_clicks_are_dropped_and_counted_and_with_it_they_are_recorded_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("used", "kept"),
+    [
+        pytest.param(100, PAGE, id="little"),
+        pytest.param(PAGE - 4, PAGE, id="a page but for the zero that ends it"),
+        pytest.param(PAGE, 2 * PAGE, id="a page, and the zero is on the next"),
+        pytest.param(5 * PAGE + 100, 6 * PAGE, id="several pages"),
+        pytest.param(8 * PAGE, 8 * PAGE, id="all of it"),
+    ],
+)
+def test_a_segment_that_is_left_gives_back_the_pages_that_it_does_not_need_and_is_read_to_its_end(
+    tmp_path: Path, spool: Spool, other: Other, monkeypatch: pytest.MonkeyPatch, used: int, kept: int
 ) -> None:
-    directory = tmp_path / "spool"
-    spool = new_spool(directory)
-    append(spool, b"one", b"two")
-    assert (spool.recorded, spool.dropped) == (0, 2)
-    assert caplog.text.count("there is no room for clicks") == 1  # said once, counted each time
-    directory.mkdir()
-    wait_for(lambda: is_recorded(spool, b"three"))
-    spool.close()
-    assert heads(directory, spool.id) == [b"three"]
-    served, recorded, dropped = counts(directory, spool.id)  # also those from before it could be written down
-    assert (recorded, dropped) == (1, served - 1)
-    assert dropped >= 2
-
-
-@pytest.mark.usefixtures("again_at_once")
-def test_room_is_looked_for_also_while_nobody_visits(tmp_path: Path) -> None:
-    directory = tmp_path / "spool"
-    spool = new_spool(directory)
-    directory.mkdir()
-
-    def has_room() -> bool:
-        spool.tend()
-        return bool(spools(directory))
-
-    wait_for(has_room)
-    append(spool, b"one")
-    assert (spool.recorded, spool.dropped) == (1, 0)
-    spool.close()
-
-
-def test_without_room_the_disk_is_not_asked_for_each_visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.spool._TRY_AGAIN_AFTER_S", 3600.0)
-    directory = tmp_path / "spool"
-    spool = new_spool(directory)
-    directory.mkdir()
-    for number in range(1, 4):
-        append(spool, b"one")
-        assert spool.dropped == number
-    assert spools(directory) == set()
-    spool.close()
-
-
-@pytest.mark.usefixtures("again_at_once")
-def test_all_spools_together_take_no_more_than_they_may_and_go_on_when_some_are_freed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write(tmp_path, "other", [b"x" * (SMALL - 4)], slack=0)
-    spool = new_spool(tmp_path, max_bytes=3 * SMALL, segment_bytes=SMALL)
-    append(spool, *[A_THIRD] * 10)
-    assert segments(tmp_path, spool.id) == [0, 3]
-    assert counts(tmp_path, spool.id) == Counts(served=10, recorded=6, dropped=4)
-    segment_path(tmp_path, "other", 0).unlink()
-    wait_for(lambda: is_recorded(spool, A_THIRD))
-    append(spool, *[A_THIRD] * 10)
-    assert segments(tmp_path, spool.id) == [0, 3, 6]
-    assert sum(path.stat().st_size for path in tmp_path.glob("*.clicks")) == 3 * SMALL
-    reader = SpoolReader(tmp_path, spool.id)
-    reader.seek(3)
-    reader.free(3)
-    wait_for(lambda: is_recorded(spool, b"y" * 1000))
-    assert segments(tmp_path, spool.id) == [3, 6, 9]
-    assert [Record.from_bytes(record).head for record in reader.read(2**30)] == [*[A_THIRD] * 6, b"y" * 1000]
-    served, recorded, dropped = reader.counts
-    assert (served, recorded) == (recorded + dropped, 10)
-    assert caplog.text.count("LINKWIRE_SPOOL_MAX_BYTES") == 2  # once each time
-    reader.close()
-    spool.close()
-
-
-def test_a_segment_that_is_removed_while_room_is_looked_for_is_no_trouble(tmp_path: Path) -> None:
-    """The link leads nowhere: it is found, and then it is not there."""
-    (tmp_path / "0123456789abcdef-0000000000000000.clicks").symlink_to("removed")
-    spool = new_spool(tmp_path, max_bytes=SMALL, segment_bytes=SMALL)
-    append(spool, b"one")
-    assert (spool.recorded, spool.dropped) == (1, 0)
-    spool.close()
-
-
-def test_a_full_disk_costs_clicks_and_nothing_else_and_with_room_they_are_recorded_again(tmp_path: Path) -> None:
-    """The limit on file sizes makes posix_fallocate(3) fail, as a full disk does."""
-    told = subprocess.run(
-        [sys.executable, "-c", _MEETS_A_FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60
-    )
-    assert told.returncode == 0, told.stderr
-    assert told.stderr.count("there is no room for clicks") == 1
-    assert "File too large" in told.stderr
-    said: Any = json.loads(told.stdout)
-    [spool] = spools(tmp_path)
-    assert [int(head) for head in heads(tmp_path, spool)] == said["recorded"]
-    assert len(said["recorded"]) == 7  # two segments were there, and one of the third
-    assert counts(tmp_path, spool) == Counts(said["served"], 7, said["served"] - 7)
-    assert said["served"] >= 12
-
-
-_MEETS_A_FULL_DISK = textwrap.dedent("""
-    import json, logging, resource, sys, time
-    from pathlib import Path
-    import edge.spool
-    from edge.segments import link_bytes, next_path, peer_bytes
-
-    logging.basicConfig()
-    edge.spool._LONGEST_WAIT_S, edge.spool._TRY_AGAIN_AFTER_S = 30.0, 0.05
-    directory, recorded, served = Path(sys.argv[1]), [], 0
-    spool = edge.spool.Spool(directory, max_bytes=2**30, segment_bytes=4096)
-
-    def append():
-        global served
-        before = spool.recorded
-        spool.append(link_bytes(7, 3), peer_bytes("203.0.113.7"), b"%01000d" % served)
-        recorded.extend([served] * (spool.recorded - before))
-        served += 1
-
-    def allow(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-    while not (next_path(directory, spool.id).exists() and next_path(directory, spool.id).stat().st_size):
-        time.sleep(0.005)
-    allow(2000)
-    while spool.dropped < 5:
-        append()
-    allow(resource.RLIM_INFINITY)
-    while len(recorded) < 7:
-        append()
-        time.sleep(0.005)
-    print(json.dumps({"recorded": recorded, "served": served}))
-    spool.close()
-""")
-
-
-def test_a_disk_that_hesitates_holds_up_one_visitor_and_costs_the_clicks_of_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    spool = new_spool(tmp_path, segment_bytes=SMALL)
-    wait_for(lambda: has_next(tmp_path, spool.id))
-    goes_on, allocate = threading.Event(), os.posix_fallocate
-
-    def hesitate(file: int, offset: int, length: int) -> None:
-        assert goes_on.wait(60)
-        allocate(file, offset, length)
-
-    monkeypatch.setattr(os, "posix_fallocate", hesitate)
-    monkeypatch.setattr("edge.spool._LONGEST_WAIT_S", 0.3)
-    append(spool, *[A_THIRD] * 6)
-    assert (spool.recorded, spool.dropped) == (6, 0)
-    begun = time.monotonic()
-    append(spool, A_THIRD)
-    assert time.monotonic() - begun >= 0.3
-    begun = time.monotonic()
-    append(spool, *[A_THIRD] * 20)
-    assert time.monotonic() - begun < 10 * 0.3
-    assert (spool.recorded, spool.dropped) == (6, 21)
-    assert caplog.messages == ["there is no room for clicks: the disk is too slow"]
-    goes_on.set()
-    wait_for(lambda: is_recorded(spool, b"again"))
-    spool.close()
-    assert heads(tmp_path, spool.id) == [*[A_THIRD] * 6, b"again"]
-
-
-def test_where_somebody_took_all_files_away_another_segment_and_new_counts_are_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edge.spool._TRY_AGAIN_AFTER_S", 0.0)
-    spool = Spool(tmp_path, max_bytes=2**30, segment_bytes=4096)
-    spool.append(LINK, PEER, b"x" * 3000)
-    for path in tmp_path.iterdir():
-        path.unlink()
-
-    def is_recorded() -> bool:
-        spool.append(LINK, PEER, b"y" * 3000)
-        return spool.recorded == 2
-
-    wait_for(is_recorded)
-    reader = SpoolReader(tmp_path, spool.id)
-    assert reader.read(10_000) == []  # the first record is gone
-    reader.skip_torn()
-    [record] = reader.read(10_000)
-    assert record.endswith(b"y" * 3000)
-    reader.close()
-    spool.close()
+    """Also by a reader that has mapped all of it: it would be killed (SIGBUS) if it looked beyond what is kept."""
+    assert other.look() == ([], Counts(0, 0, 0))
+    assert segment_path(tmp_path, spool.id, 0).stat().st_size == 8 * PAGE
+    appended = [b"one", b"x" * (used - (4 + FIXED_BYTES + 4) - (4 + FIXED_BYTES))]
+    append_heads(spool, *appended)
+    monkeypatch.setattr("edge.spool._LEAVE_AFTER_S", -1.0)
+    spool.tend()
+    wait_for(lambda: has_next(tmp_path, spool.id))  # made by the thread that gives back, after that
+    assert segment_path(tmp_path, spool.id, 0).stat().st_size == kept
+    append_heads(spool, b"two")
+    assert segments(tmp_path, spool.id) == [0, 2]
+    appended.append(b"two")
+    assert other.look() == ([head.decode() for head in appended], Counts(3, 3, 0))
+    assert heads(tmp_path, spool.id) == appended
