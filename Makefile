@@ -4,16 +4,17 @@ BIN := .venv/bin
 # --without-pip and `pip --python` need neither Debian's python3-venv package nor a second copy of pip.
 PIP := $(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check
 
-.PHONY: up test test-redis check lock demo clean help load bench-start bench-propagation bench-redirect bench-memory
+.PHONY: fuzz up test test-redis check lock demo clean help load bench-start bench-propagation bench-redirect bench-memory bench-conventions
 
 help:
 	@echo "make up      start Linkwire here (Ctrl-C stops it)"
 	@echo "make test    every check and test, on servers of their own"
 	@echo "make test-redis   the tests, on the machine's own redis-server"
+	@echo "make fuzz    requests made of the OpenAPI document, many more than make test does"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make demo LOG=access.log.gz   replay a web server log through a running Linkwire"
 	@echo "make load    a minute of visitors, every answer checked and every click counted (installs locust)"
-	@echo "make bench-start, bench-propagation, bench-redirect, bench-memory   measure what is promised"
+	@echo "make bench-start, bench-propagation, bench-redirect, bench-memory, bench-conventions   measure what is promised"
 	@echo "make lock    resolve pyproject.toml into the lock files"
 
 up: .venv/runtime.stamp
@@ -29,6 +30,10 @@ test: check
 test-redis: .venv/dev.stamp
 	TEST_REDIS_SERVER=$$(command -v redis-server) $(BIN)/pytest -n 2 --dist worksteal -m "not browser"
 
+# What `make test` does for half a minute, for longer: requests made of the OpenAPI document.
+fuzz: .venv/dev.stamp
+	TEST_OPENAPI_EXAMPLES=500 $(BIN)/pytest tests/openapi --timeout 3600
+
 check: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,7 +43,7 @@ check: .venv/dev.stamp
 load: .venv/load.stamp
 	@$(BIN)/python -m benchmarks.load
 
-bench-start bench-propagation bench-redirect bench-memory: .venv/dev.stamp
+bench-start bench-propagation bench-redirect bench-memory bench-conventions: .venv/dev.stamp
 	@$(BIN)/python -m benchmarks.$(@:bench-%=%)
 
 .venv/bin/python:

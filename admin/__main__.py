@@ -45,7 +45,7 @@ def serve() -> None:
     from admin.app import build
 
     settings = _settings()
-    settings.require_servers()
+    settings.require_all()
     _log()
     config = uvicorn.Config(
         build(settings),
@@ -68,7 +68,7 @@ def work() -> None:
     from admin import worker
 
     settings = _settings()
-    settings.require_servers()
+    settings.require_all()
     _log()
 
     async def until_signal() -> None:
@@ -107,7 +107,7 @@ def key(name: str, email: str) -> None:
     """Make an API key for the first organization, which is made too if there is none."""
     import secrets
 
-    from admin.identity import keys, organizations
+    from admin.identity import founding, keys, organizations
 
     async def make(connection: Connection) -> tuple[str, str | None]:
         async with connection.transaction():
@@ -115,11 +115,12 @@ def key(name: str, email: str) -> None:
             password = None
             if organization_id is None:
                 password = secrets.token_urlsafe(12)
-                organization_id = await organizations.create(
+                made_now = await founding.found(
                     connection, name="Home", tier="enterprise", email=email, password=password
                 )
+                organization_id = made_now.id
             made = keys.new_key()
-            await keys.add(connection, organization_id, name, made)
+            await founding.add_key(connection, organization_id, made, name=name)
         return made, password
 
     made, password = _with_database(_settings().beside_a_running_home(), make)

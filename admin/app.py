@@ -5,13 +5,20 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from admin import database
 from admin.errors import Unavailable
 from admin.http.answers import install_error_answers
+from admin.http.idempotency import HEADER, REPLAYED, Replayed, replayed
+from admin.http.limits import Limits, Standing, headers
 from admin.http.request_ids import RequestIds
+from admin.identity import account, auth, key_routes
+from admin.identity import routes as identity
+from admin.identity.access_tokens import AccessTokens
+from admin.identity.principal import Gate
 from admin.links import routes as links
 from admin.links.publish import Publisher
 from admin.settings import AdminSettings
@@ -19,7 +26,9 @@ from admin.stats import routes as stats
 from shared.redis import open_redis
 
 _PREFIXES = ("/v1", "/api/v1")
-_ROUTERS = (links.router, stats.router)
+_ROUTERS = (links.router, stats.router, auth.router, account.router, key_routes.router, identity.router)
+
+_ANY_STANDING = Standing(0, 0, 0, 0)
 
 
 def build(settings: AdminSettings) -> FastAPI:
@@ -28,12 +37,15 @@ def build(settings: AdminSettings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
-        app.state.pool = await database.open_pool(settings.database())
-        redis = open_redis(settings.redis(), timeout_s=1.0)
-        app.state.redis = redis
+        app.state.sealer = settings.sealer()
+        pool = app.state.pool = await database.open_pool(settings.database())
+        redis = app.state.redis = open_redis(settings.redis(), timeout_s=1.0)
+        limits = app.state.limits = Limits(redis)
+        tokens = app.state.access_tokens = AccessTokens(pool, app.state.sealer, settings.api_url)
+        app.state.gate = Gate(pool, limits, tokens, settings.enterprise_per_minute)
         app.state.publisher = Publisher(redis)
         yield
-        app.state.pool.terminate()
+        pool.terminate()
         await redis.aclose()
 
     app = FastAPIOffline(
@@ -45,13 +57,30 @@ def build(settings: AdminSettings) -> FastAPI:
         lifespan=lifespan,
     )
     install_error_answers(app)
+    app.add_exception_handler(Replayed, replayed)
     app.add_middleware(RequestIds)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins or (),
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", HEADER, "X-Request-ID"],
+        expose_headers=["X-Request-ID", "Retry-After", REPLAYED, *headers(_ANY_STANDING)],
+        max_age=3600,
+    )
     for prefix in _PREFIXES:
         for router in _ROUTERS:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
+    app.add_route("/.well-known/jwks.json", _jwks)
     app.add_route("/healthz", _healthz)
     app.add_route("/readyz", _readyz)
     return app
+
+
+async def _jwks(request: Request) -> Response:
+    """The keys that access tokens are signed with, for those who want to verify them on their own."""
+    async with database.transaction(request.app.state.pool) as connection:
+        keys = await request.app.state.access_tokens.public_keys(connection)
+    return JSONResponse({"keys": keys}, headers={"Cache-Control": "max-age=300"})
 
 
 async def _healthz(_: Request) -> Response:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from admin.database import Connection
 from admin.embedded import write_private
-from admin.identity import keys, organizations
+from admin.identity import founding, keys, organizations
 from admin.links import domains
 from admin.settings import AdminSettings
 
@@ -59,10 +59,10 @@ async def establish(connection: Connection, settings: AdminSettings) -> Credenti
     made = Credentials(path, keys.new_key(), OWNER_EMAIL, secrets.token_urlsafe(12), are_new=True)
     _write(_pending(path), made._facts("", ""))
     async with connection.transaction():
-        organization_id = await organizations.create(
+        organization = await founding.found(
             connection, name="Home", tier="enterprise", email=made.email, password=made.password
         )
-        await keys.add(connection, organization_id, "first", made.api_key)
+        await founding.add_key(connection, organization.id, made.api_key, name="first")
     return made
 
 
@@ -78,7 +78,7 @@ def read(path: Path) -> dict[str, str] | None:
 async def _kept(connection: Connection, file: Path, path: Path) -> Credentials | None:
     """Credentials from a file, if its key is one of this database."""
     facts = read(file)
-    if facts is None or await keys.owner(connection, facts["apiKey"]) is None:
+    if facts is None or not await keys.exists(connection, facts["apiKey"]):
         return None
     return Credentials(path, facts["apiKey"], facts.get("email", ""), facts.get("password", ""), are_new=file != path)
 

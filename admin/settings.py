@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from admin.sealing import Sealer
 from shared.links import normal_hostname
-from shared.settings import CommonSettings, port, required, setting, url, whole_number
+from shared.settings import CommonSettings, SettingsError, port, required, setting, switch, url, whole_number
 
 
 def _public_url(text: str) -> str:
@@ -16,6 +17,22 @@ def _public_url(text: str) -> str:
         raise ValueError("it must look like https://links.example or http://localhost:8000")
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{normal_hostname(parts.hostname)}{port}"
+
+
+def _secrets(text: str) -> tuple[str, ...]:
+    secrets = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not secrets or min(map(len, secrets)) < 32:
+        raise ValueError("each needs at least 32 characters")
+    return secrets
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or origin.lower() != f"{parts.scheme}://{parts.netloc}".lower():
+            raise ValueError(f"{origin} is no origin such as https://app.example")
+    return origins
 
 
 @dataclass(frozen=True)
@@ -47,6 +64,72 @@ class AdminSettings(CommonSettings):
         parse=whole_number(60, 10**9),
     )
 
+    secrets: tuple[str, ...] | None = setting(
+        "LINKWIRE_SECRET",
+        "At least 32 random characters, which seal what the database must not give away. Several, separated by commas: "
+        "the first seals, all of them open. Unset: `linkwire up` makes one and keeps it in `LINKWIRE_HOME/secret`.",
+        default=None,
+        parse=_secrets,
+        secret=True,
+    )
+    configured_api_url: str | None = setting(
+        "LINKWIRE_API_URL",
+        "The API as clients reach it; access tokens name it as their issuer. Unset: `http://localhost` with the admin "
+        "port.",
+        default=None,
+        parse=_public_url,
+    )
+    cors_origins: tuple[str, ...] | None = setting(
+        "LINKWIRE_CORS_ORIGINS",
+        "Comma-separated origins, such as `https://app.example`, whose pages may call the API from a browser.",
+        default=None,
+        parse=_origins,
+    )
+    open_registration: bool = setting(
+        "LINKWIRE_OPEN_REGISTRATION",
+        "1: anybody may register an organization. An open shortener is a tool for phishing; by default one needs an "
+        "invitation.",
+        default="0",
+        parse=switch,
+    )
+    enterprise_per_minute: int = setting(
+        "LINKWIRE_ENTERPRISE_PER_MINUTE",
+        "Requests that an organization of the enterprise tier may make in a minute.",
+        default="100000",
+        parse=whole_number(1, 10**9),
+    )
+    smtp_url: str | None = setting(
+        "LINKWIRE_SMTP_URL",
+        "Where mail is handed in: `smtp://user:password@host:587`, which turns to TLS where the server offers it, or "
+        "`smtps://`, which begins with it. Unset: no mail is sent.",
+        default=None,
+        parse=url("smtp", "smtps"),
+        secret=True,
+    )
+    mail_from: str = setting("LINKWIRE_MAIL_FROM", "The sender of mail.", default="Linkwire <no-reply@localhost>")
+    is_development: bool = setting(
+        "LINKWIRE_DEVELOPMENT",
+        "1: without `LINKWIRE_SMTP_URL`, the worker prints mail to its log. It has tokens in it: never in earnest.",
+        default="0",
+        parse=switch,
+    )
+
+    def sealer(self) -> Sealer:
+        """Made of `LINKWIRE_SECRET`. Raises `SettingsError` when it is unset."""
+        if self.secrets is None:
+            raise SettingsError("LINKWIRE_SECRET is not set; set it, or use `linkwire up`, which makes one.")
+        return Sealer(*self.secrets)
+
+    @property
+    def sends_mail(self) -> bool:
+        """Whether mail is sent, or at least printed."""
+        return self.smtp_url is not None or self.is_development
+
+    @property
+    def api_url(self) -> str:
+        """The API as clients reach it: scheme, host and port."""
+        return self.configured_api_url or f"http://localhost:{self.port}"
+
     def database(self) -> str:
         """The URL of Postgres. Raises `SettingsError` when it is unset."""
         return required("DATABASE_URL", self.database_url)
@@ -68,10 +151,11 @@ class AdminSettings(CommonSettings):
             redis_url=self.redis_url or running.get("REDIS_URL"),
         )
 
-    def require_servers(self) -> None:
-        """Raises `SettingsError` when Postgres or Redis is not configured."""
+    def require_all(self) -> None:
+        """Raises `SettingsError` when Postgres, Redis or the secret is not configured."""
         self.database()
         self.redis()
+        self.sealer()
 
     @property
     def public_url(self) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -81,6 +82,7 @@ async def _run(settings: AdminSettings, children: Supervisor, lock: int, metrics
         **servers,
         "LINKWIRE_HOME": str(settings.home),
         "LINKWIRE_PUBLIC_URL": settings.public_url,
+        "LINKWIRE_SECRET": _secret(settings),
         "LINKWIRE_METRICS_PORT": "",
         **metrics.prepare(settings.home, "up"),
     }
@@ -93,6 +95,16 @@ async def _run(settings: AdminSettings, children: Supervisor, lock: int, metrics
     )
     click.echo(_banner(settings, credentials, metrics_port))
     await asyncio.get_running_loop().create_future()  # until it is cancelled
+
+
+def _secret(settings: AdminSettings) -> str:
+    """What is configured, or a secret of our own, which must stay the same as long as what it has sealed."""
+    if settings.secrets is not None:
+        return ",".join(settings.secrets)
+    path = settings.home / "secret"
+    if not path.exists():
+        embedded.write_private(path, secrets.token_urlsafe(32) + "\n")
+    return path.read_text().strip()
 
 
 @contextlib.asynccontextmanager
@@ -226,7 +238,7 @@ def _banner(settings: AdminSettings, credentials: Credentials, metrics_port: int
     shown = credentials.are_new
     kept = credentials.path if credentials.path.exists() else "made earlier; `.venv/bin/linkwire key` makes another key"
     key = credentials.api_key if shown else "YOUR_API_KEY"
-    secrets = (
+    private = (
         f"  API key       {credentials.api_key}\n  Owner         {credentials.email}   {credentials.password}\n"
         if shown
         else ""
@@ -235,7 +247,7 @@ def _banner(settings: AdminSettings, credentials: Credentials, metrics_port: int
         f"\nLinkwire is ready.\n\n"
         f"  Short links   {settings.public_url}\n"
         f"  API           {admin}/v1   (docs: {admin}/docs)\n"
-        f"{secrets}"
+        f"{private}"
         f"  Credentials   {kept}\n"
         f"  Metrics       http://{settings.metrics_host}:{metrics_port}/metrics\n\n"
         f"Make a link:\n\n"

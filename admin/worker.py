@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from admin import database
+from admin import database, mail
 from admin.links import publish
 from admin.settings import AdminSettings
 from admin.stats import ingest, sources
@@ -21,16 +21,18 @@ _IDLE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 _PATIENCE_S = 60.0
 _COMPARE_EVERY_S = 1.0
+_MAIL_IDLE_S = 1.0
 _TROUBLE = (*LOST, RedisError, *database.AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
-    """Work until told to stop. Raises `SettingsError` for a Redis that would forget links."""
+    """Work until told to stop. Raises `SettingsError` for a Redis that would forget links, and for settings of mail."""
     redis = open_redis(settings.redis(), timeout_s=5.0)
     try:
         loops = [
             asyncio.create_task(_keep_doing("publication", lambda: _publish(settings.database(), redis))),
             asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings, redis))),
+            asyncio.create_task(_keep_doing("mail", lambda: _send_mail(settings))),
         ]
         stopping = asyncio.create_task(stop.wait())
         done, _pending = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -90,5 +92,17 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
                 await sources.step(connection, redis, silence_s=settings.spool_silence_s)
                 await ingest.measure(redis, time.time_ns() // 1_000_000)
                 compare_at = time.monotonic() + _COMPARE_EVERY_S
+    finally:
+        connection.terminate()
+
+
+async def _send_mail(settings: AdminSettings) -> None:
+    """Send mail, or give it up."""
+    sealer = settings.sealer()
+    connection = await asyncpg.connect(settings.database(), timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
+    try:
+        while True:
+            if not await mail.step(connection, sealer, settings):
+                await asyncio.sleep(_MAIL_IDLE_S)
     finally:
         connection.terminate()

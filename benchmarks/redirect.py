@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.servers import CLIENT_CORE, HOST, SERVERS, Links, Server, published
+from benchmarks.servers import CLIENT_CORE, HOST, SERVERS, Links, Server, cpu_s, published
 
 RESULTS = Path(__file__).parent / "results"
 HEADERS = {
@@ -61,14 +61,6 @@ class Figures:
     rss_mb: float
     recorded: float | None = None
     """What was recorded of what was served; None where nothing is recorded."""
-
-
-def _cpu_s(pids: list[int]) -> float:
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _rss_mb(pids: list[int]) -> float:
@@ -124,11 +116,11 @@ def measure(server: Server, links: Links, seconds: int, connections: int, delay_
     _wrk(links.directory, server.port, 2, connections, delay_ms)
     server.settle()
     before = server.recorded() if server.recorded else 0
-    serving, beside = _cpu_s(server.serving), _cpu_s(server.beside)
+    serving, beside = cpu_s(server.serving), cpu_s(server.beside)
     requests, per_second, p50, p99 = _wrk(links.directory, server.port, seconds, connections, delay_ms)
-    serving = _cpu_s(server.serving) - serving
+    serving = cpu_s(server.serving) - serving
     server.settle()
-    beside = _cpu_s(server.beside) - beside
+    beside = cpu_s(server.beside) - beside
     return Figures(
         requests,
         per_second,

@@ -193,6 +193,15 @@ def running(command: list[str], environment: dict[str, str], port: int, path: st
         process.wait(20)
 
 
+def cpu_s(pids: list[int]) -> float:
+    """Seconds of CPU that these processes have used, in user and in kernel mode."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def children_of(pid: int) -> list[int]:
     """The pids of the processes it has started and not outlived."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

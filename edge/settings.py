@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.settings import CommonSettings, setting, whole_number
-from shared.visitor import Networks, networks
 
 
 @dataclass(frozen=True)
@@ -16,12 +15,6 @@ class EdgeSettings(CommonSettings):
         "Processes that answer short links; they share one listening socket.",
         default="1",
         parse=whole_number(1, 256),
-    )
-    trusted_proxies: Networks = setting(
-        "LINKWIRE_TRUSTED_PROXIES",
-        "Comma-separated addresses and CIDR ranges whose `X-Forwarded-For` the edge believes.",
-        default="127.0.0.0/8,::1",
-        parse=networks,
     )
     memory_entries: int = setting(
         "LINKWIRE_EDGE_MEMORY_ENTRIES",

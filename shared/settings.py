@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from starlette.config import Config, environ
 
+from shared.visitor import Networks, networks
+
 T = TypeVar("T", bound="CommonSettings")
 
 
@@ -92,6 +94,13 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 port = whole_number(1, 65535)
 
 
+def switch(text: str) -> bool:
+    """A parser for a setting that is on (`1`, `true`, `yes`) or off (`0`, `false`, `no`)."""
+    if text.lower() not in ("1", "true", "yes", "0", "false", "no"):
+        raise ValueError("it must be 1 or 0")
+    return text.lower() in ("1", "true", "yes")
+
+
 def url(*schemes: str) -> Callable[[str], str]:
     """A parser for a URL of one of these schemes."""
 
@@ -131,6 +140,12 @@ class CommonSettings:
     )
     edge_host: str = setting("LINKWIRE_EDGE_HOST", "Address that short links are served on.", default="127.0.0.1")
     edge_port: int = setting("LINKWIRE_EDGE_PORT", "Port that short links are served on.", default="8000", parse=port)
+    trusted_proxies: Networks = setting(
+        "LINKWIRE_TRUSTED_PROXIES",
+        "Comma-separated addresses and CIDR ranges whose `X-Forwarded-For` is believed.",
+        default="127.0.0.0/8,::1",
+        parse=networks,
+    )
     metrics_host: str = setting("LINKWIRE_METRICS_HOST", "Address that metrics listen on.", default="127.0.0.1")
     metrics_port: int | None = setting(
         "LINKWIRE_METRICS_PORT",

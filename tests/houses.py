@@ -60,8 +60,9 @@ class House:
 
     @property
     def servers(self) -> dict[str, str]:
-        """The URLs of its Postgres and Redis, as settings."""
-        return dict(json.loads((self.home / "servers.json").read_text()))
+        """Its Postgres, its Redis and its secret, as settings."""
+        servers = json.loads((self.home / "servers.json").read_text())
+        return {**servers, "LINKWIRE_SECRET_FILE": str(self.home / "secret")}
 
     @property
     def credentials(self) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""What every route shares: answers, bodies, pages of lists, request ids. Knows no noun."""
+"""What every route shares: answers, bodies, lists, limits, idempotency, ids. Knows no noun."""

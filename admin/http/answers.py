@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -11,9 +11,10 @@ from pydantic.alias_generators import to_camel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
-from admin.errors import ApiError, Detail, InternalError, Invalid, MethodNotAllowed, NotFound
-from admin.http.paging import Pagination
+from admin.errors import ApiError, Detail, InternalError, Invalid, MethodNotAllowed, NotFound, RateLimited
+from admin.http.lists import Cursor, Found, Pagination
 from admin.http.request_ids import request_id
 
 log = logging.getLogger(__name__)
@@ -41,10 +42,19 @@ class Meta(Wire):
     request_id: str
 
 
-class ListMeta(Meta):
+class PageMeta(Meta):
     """What is known about a page of a list."""
 
     pagination: Pagination
+
+
+class WalkMeta(Meta):
+    """What is known about a step of a walk through a list."""
+
+    cursor: Cursor
+
+
+ListMeta: TypeAlias = PageMeta | WalkMeta
 
 
 class Answer(Wire, Generic[T]):
@@ -56,7 +66,7 @@ class Answer(Wire, Generic[T]):
 
 
 class ListAnswer(Wire, Generic[T]):
-    """The Linkkit envelope around a page of resources."""
+    """The Linkkit envelope around a part of a list."""
 
     success: bool = True
     data: list[T]
@@ -78,6 +88,20 @@ class ResourceAnswer(Wire, Generic[T]):
     meta: Meta
 
 
+class ResourceListAnswer(Wire, Generic[T]):
+    """The Linktor envelope around a part of a list."""
+
+    data: list[Resource[T]]
+    meta: ListMeta
+
+
+class PlainAnswer(Wire, Generic[T]):
+    """What is no resource, in an envelope all the same."""
+
+    data: T
+    meta: Meta
+
+
 class ErrorDetail(Wire):
     """One thing that is wrong with one field."""
 
@@ -91,6 +115,8 @@ class ErrorBody(Wire):
     code: str
     message: str
     details: list[ErrorDetail] = Field(default_factory=list)
+    retry_after: int = Field(default=0, exclude_if=lambda seconds: seconds == 0)
+    """Seconds; only where there is something to wait for."""
 
 
 class ErrorAnswer(Wire):
@@ -113,9 +139,25 @@ def resource_answer(request: Request, type: str, id: str, attributes: T) -> Reso
     )
 
 
-def list_answer(request: Request, data: list[T], pagination: Pagination) -> ListAnswer[T]:
-    """A page of resources."""
-    return ListAnswer(data=data, meta=ListMeta(request_id=request_id(request), pagination=pagination))
+def plain_answer(request: Request, data: T) -> PlainAnswer[T]:
+    """What is no resource."""
+    return PlainAnswer(data=data, meta=Meta(request_id=request_id(request)))
+
+
+def list_answer(request: Request, data: list[T], found: Found) -> ListAnswer[T]:
+    """What was found of a list, as it is shown."""
+    return ListAnswer(data=data, meta=_list_meta(request, found))
+
+
+def resource_list_answer(request: Request, data: list[Resource[T]], found: Found) -> ResourceListAnswer[T]:
+    """What was found of a list of the Linktor family, as it is shown."""
+    return ResourceListAnswer(data=data, meta=_list_meta(request, found))
+
+
+def _list_meta(request: Request, found: Found) -> ListMeta:
+    if isinstance(found.place, Cursor):
+        return WalkMeta(request_id=request_id(request), cursor=found.place)
+    return PageMeta(request_id=request_id(request), pagination=found.place)
 
 
 def documented(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
@@ -136,7 +178,10 @@ def install_error_answers(app: FastAPI) -> None:
 def _error_answer(request: Request, error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
     body = ErrorAnswer(
         error=ErrorBody(
-            code=error.code, message=str(error), details=[ErrorDetail(**detail._asdict()) for detail in error.details]
+            code=error.code,
+            message=str(error),
+            details=[ErrorDetail(**detail._asdict()) for detail in error.details],
+            retry_after=error.retry_after_s if isinstance(error, RateLimited) else 0,
         ),
         meta=Meta(request_id=request_id(request)),
     )
@@ -158,8 +203,18 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return _error_answer(request, NotFound("There is no such route."))
     if error.status_code == 405:
-        return _error_answer(request, MethodNotAllowed(), error.headers)
+        return _error_answer(request, MethodNotAllowed(), {**(error.headers or {}), **_allow(request)})
     return _error_answer(request, Invalid(details=[Detail("request", str(error.detail))]))
+
+
+def _allow(request: Request) -> dict[str, str]:
+    """What may be asked of this path. The framework names the methods of one of its routes only."""
+    app: FastAPI = request.app
+    path = request.url.path.removeprefix("/api")
+    for template, operations in app.openapi()["paths"].items():
+        if compile_path(template)[0].fullmatch(path):
+            return {"Allow": ", ".join(sorted(method.upper() for method in operations))}
+    return {}
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -1,17 +1,28 @@
-"""Request ids: every answer has an `X-Request-ID`, the client's own when it sent a sensible one."""
+"""What every answer says of its request: the id, and how much may still be asked. And who sent it.
 
+Every answer has an `X-Request-ID`, the client's own when it sent a sensible one. A line in the log has it, too, beside
+method, path and status; never the query, which may hold what is nobody's business.
+"""
+
+import logging
 import re
 import secrets
+import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from admin.http.limits import Standing, headers
+from shared.visitor import Networks, client_address, client_network
+
+log = logging.getLogger(__name__)
+
 _SENSIBLE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestIds:
-    """ASGI middleware: puts the id into the request's state and into the answer's header."""
+    """ASGI middleware: puts the id into the request's state, and what is to be said into the answer's headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -21,13 +32,22 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        began_at = time.monotonic()
         sent = Headers(scope=scope).get("x-request-id", "")
         request_id = sent if _SENSIBLE.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-ID"] = request_id
+                standing: Standing | None = state.get("standing")
+                if standing is not None:
+                    answer.update(headers(standing))
+                taken_ms = (time.monotonic() - began_at) * 1000
+                path = scope["path"].encode("unicode_escape").decode()
+                log.info("%s %s %s %d %.1f ms", request_id, scope["method"], path, message["status"], taken_ms)
             await send(message)
 
         await self._app(scope, receive, send_with_id)
@@ -36,3 +56,11 @@ class RequestIds:
 def request_id(request: Request) -> str:
     """The id of this request."""
     return str(request.state.request_id)
+
+
+def client(request: Request) -> tuple[str, str]:
+    """The address that a request came from, and the network that limits count by."""
+    trusted: Networks = request.app.state.settings.trusted_proxies
+    peer = request.client.host if request.client else ""
+    address = client_address(peer, request.headers.get("x-forwarded-for", ""), trusted)
+    return address, client_network(address)

@@ -1,9 +1,39 @@
-"""Organizations and the people in them."""
+"""Organizations: who owns. Their tier says how much they may ask of the API."""
 
-import argon2
+from datetime import datetime
+from typing import NamedTuple
 
 from admin.database import Connection
-from admin.identity.keys import random_base62
+from admin.http.ids import new_id
+from admin.http.limits import Limit
+
+_MINUTE_S = 60
+_DAY_S = 86400
+
+TIERS = {
+    "free": (Limit(60, _MINUTE_S), Limit(1_000, _DAY_S)),
+    "starter": (Limit(300, _MINUTE_S), Limit(10_000, _DAY_S)),
+    "pro": (Limit(1_000, _MINUTE_S), Limit(100_000, _DAY_S)),
+}
+
+
+def limits_of(tier: str, enterprise_per_minute: int) -> tuple[Limit, ...]:
+    """What an organization of this tier may ask for."""
+    return TIERS.get(tier) or (Limit(enterprise_per_minute, _MINUTE_S),)
+
+
+class Organization(NamedTuple):
+    """A row of organizations."""
+
+    id: int
+    public_id: str
+    name: str
+    tier: str
+    plan: str
+    created_at: datetime
+
+
+_COLUMNS = "id, public_id, name, tier, plan, created_at"
 
 
 async def first(connection: Connection) -> int | None:
@@ -14,24 +44,37 @@ async def first(connection: Connection) -> int | None:
     return organization_id
 
 
-async def create(connection: Connection, *, name: str, tier: str, email: str, password: str) -> int:
-    """An organization and its owner; the organization's id. The password is kept as argon2id."""
-    organization_id: int = await connection.fetchval(
-        "/* organizations.create */ insert into organizations (public_id, name, tier) values ($1, $2, $3) returning id",
-        random_base62(16),
+async def create(connection: Connection, *, name: str, tier: str) -> Organization:
+    """An organization without anybody in it."""
+    row = await connection.fetchrow(
+        f"""
+        /* organizations.create */
+        insert into organizations (public_id, name, tier, plan) values ($1, $2, $3, $3)
+        returning {_COLUMNS}""",  # noqa: S608
+        new_id(),
         name,
         tier,
     )
-    await connection.execute(
-        """
-        /* organizations.create */
-        with owner as (
-            insert into users (public_id, email, password_hash) values ($2, $3, $4) returning id
-        )
-        insert into memberships (organization_id, user_id, role) select $1, id, 'owner' from owner""",
+    assert row is not None
+    return Organization(**row)
+
+
+async def get(connection: Connection, organization_id: int) -> Organization:
+    """An organization that exists."""
+    row = await connection.fetchrow(
+        f"/* organizations.get */ select {_COLUMNS} from organizations where id = $1",  # noqa: S608
         organization_id,
-        random_base62(16),
-        email,
-        argon2.PasswordHasher().hash(password),
     )
-    return organization_id
+    assert row is not None
+    return Organization(**row)
+
+
+async def rename(connection: Connection, organization_id: int, name: str) -> Organization:
+    """Its new name."""
+    row = await connection.fetchrow(
+        f"/* organizations.rename */ update organizations set name = $2 where id = $1 returning {_COLUMNS}",  # noqa: S608
+        organization_id,
+        name,
+    )
+    assert row is not None
+    return Organization(**row)

@@ -1,42 +1,221 @@
-"""The principal: who acts, with what. Routes ask for a `Caller`."""
+"""The principal: who acts, with what, for which organization. Routes ask for one with the permission they need.
 
+Who calls is remembered for less than a second, so that a revoked key or an ended session is of no use after that. Every
+request that is let in counts against the limits of its organization.
+"""
+
+import asyncio
+import hashlib
+import hmac
 from typing import Annotated, NamedTuple
 
-from fastapi import Depends
-from fastapi.security import HTTPBearer
+from fastapi import Depends, Security
+from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.requests import Request
 
 from admin import database
-from admin.errors import InvalidApiKey, NotAuthenticated
-from admin.identity import keys
+from admin.database import Connection, Pool
+from admin.errors import (
+    Detail,
+    InsufficientPermissions,
+    Invalid,
+    InvalidApiKey,
+    InvalidToken,
+    NotAuthenticated,
+    RateLimited,
+)
+from admin.http import ids
+from admin.http.limits import Limit, Limits
+from admin.http.request_ids import client, request_id
+from admin.identity import access_tokens, keys
+from admin.identity.access_tokens import AccessTokens, Claims
+from admin.identity.organizations import limits_of
+from admin.identity.permissions import ROLES, lacking
+
+_REMEMBERED_S = 0.8
+_MAX_REMEMBERED = 10_000
+_GUESSES = (Limit(60, 60),)
+_CREDENTIALS = ("access_token", "accessToken", "api_key", "apiKey", "apikey", "authorization", "bearer", "token")
 
 
 class Principal(NamedTuple):
-    """The organization that a request acts for."""
+    """Who acts, and in which request."""
 
     organization_id: int
-    owner_id: str
-    """What is written as the owner of things it makes: `o-` and the organization's public id."""
+    organization: str
+    """Its public id."""
+    tier: str
+    kind: str
+    """api_key, user, or system for the command line."""
+    public_id: str
+    name: str
+    permissions: frozenset[str]
+    user_id: int | None = None
+    session: str | None = None
+    """The public id of a user's session."""
+    address: str = ""
+    request_id: str = ""
+
+    @property
+    def owner_id(self) -> str:
+        """What is written as the owner of things it makes."""
+        return f"u-{self.public_id}" if self.kind == "user" else f"o-{self.organization}"
+
+    @property
+    def shown_id(self) -> str:
+        """Its id on the wire."""
+        return ids.shown({"api_key": "key"}.get(self.kind, self.kind), self.public_id)
+
+
+def system(organization_id: int) -> Principal:
+    """The command line, which may do everything."""
+    return Principal(organization_id, "", "enterprise", "system", "cli", "command line", frozenset({"admin"}))
+
+
+class Gate:
+    """Lets callers in, or says why not."""
+
+    def __init__(self, pool: Pool, limits: Limits, tokens: AccessTokens, enterprise_per_minute: int) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._tokens = tokens
+        self._enterprise_per_minute = enterprise_per_minute
+        self._known: dict[bytes, tuple[float, asyncio.Task[Principal | None]]] = {}
+
+    async def admit(self, request: Request, wanted: list[str]) -> Principal:
+        """Raises `NotAuthenticated`, `InvalidApiKey`, `InvalidToken`, `RateLimited`, `InsufficientPermissions`."""
+        bearer = _bearer_of(request)
+        try:
+            known = await self._who(bearer)
+        except (InvalidApiKey, InvalidToken):
+            await self.charge(f"guesses:{client(request)[1]}", _GUESSES)
+            raise
+        limits = limits_of(known.tier, self._enterprise_per_minute)
+        request.state.standing = await self._limits.charge(f"organization:{known.organization_id}", limits)
+        if not request.state.standing.is_allowed:
+            raise RateLimited(request.state.standing.retry_after_s)
+        if missing := lacking(known.permissions, wanted):
+            raise InsufficientPermissions(details=[Detail("permissions", f"{name} is needed.") for name in missing])
+        return known._replace(address=client(request)[0], request_id=request_id(request))
+
+    async def charge(self, who: str, limits: tuple[Limit, ...]) -> None:
+        """For what nobody has to log in for. Raises `RateLimited`."""
+        standing = await self._limits.charge(who, limits)
+        if not standing.is_allowed:
+            raise RateLimited(standing.retry_after_s)
+
+    async def _who(self, bearer: str) -> Principal:
+        """Asked once for all requests that come within a moment. Raises `InvalidApiKey`, `InvalidToken`."""
+        is_key = keys.is_well_formed(bearer)
+        if not is_key and not access_tokens.has_shape(bearer):
+            raise InvalidApiKey
+        name, now = hashlib.sha256(bearer.encode()).digest(), asyncio.get_running_loop().time()
+        until, asking = self._known.get(name, (0.0, None))
+        if asking is None or now > until or (asking.done() and (asking.cancelled() or asking.exception())):
+            if len(self._known) >= _MAX_REMEMBERED:
+                self._known.clear()
+            asking = asyncio.create_task(self._ask(bearer, is_key=is_key))
+            self._known[name] = now + _REMEMBERED_S, asking
+        # Shielded: others may wait for the same answer when the client of this request goes away.
+        if (known := await asyncio.shield(asking)) is None:
+            raise InvalidApiKey if is_key else InvalidToken
+        return known
+
+    async def _ask(self, bearer: str, *, is_key: bool) -> Principal | None:
+        try:
+            claims = None if is_key else await self._tokens.read(bearer)
+        except InvalidToken:
+            return None
+        async with database.connection(self._pool, within_s=database.AUTHENTICATE_S) as connection:
+            return await (_by_claims(connection, claims) if claims else _by_key(connection, bearer))
+
+
+async def _by_key(connection: Connection, key: str) -> Principal | None:
+    row = await connection.fetchrow(
+        """
+        /* principal.by_key */
+        select k.id, k.sha256, k.public_id, k.name, k.permissions, o.id as organization_id, o.public_id as organization,
+               o.tier, k.last_used_at is null or k.last_used_at < now() - interval '1 minute' as is_first_for_long
+          from api_keys k join organizations o on o.id = k.organization_id
+         where k.sha256 = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())""",
+        keys.sha256(key),
+    )
+    if row is None or not hmac.compare_digest(row["sha256"], keys.sha256(key)):
+        return None
+    if row["is_first_for_long"]:
+        await keys.touch(connection, row["id"])
+    return Principal(
+        organization_id=row["organization_id"],
+        organization=row["organization"],
+        tier=row["tier"],
+        kind="api_key",
+        public_id=row["public_id"],
+        name=row["name"],
+        permissions=frozenset(row["permissions"]),
+    )
+
+
+async def _by_claims(connection: Connection, claims: Claims) -> Principal | None:
+    """The member whose session it is: as long as the session lasts and the membership, too."""
+    row = await connection.fetchrow(
+        """
+        /* principal.by_claims */
+        select u.id as user_id, u.public_id, u.name, u.email, m.role, o.id as organization_id,
+               o.public_id as organization, o.tier
+          from sessions s
+          join users u on u.id = s.user_id
+          join organizations o on o.id = s.organization_id
+          join memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id
+         where s.public_id = $1 and u.public_id = $2 and s.revoked_at is null and s.expires_at > now()""",
+        claims.session,
+        claims.user,
+    )
+    if row is None:
+        return None
+    return Principal(
+        organization_id=row["organization_id"],
+        organization=row["organization"],
+        tier=row["tier"],
+        kind="user",
+        public_id=row["public_id"],
+        name=row["name"] or row["email"],
+        permissions=ROLES[row["role"]],
+        user_id=row["user_id"],
+        session=claims.session,
+    )
+
+
+def _bearer_of(request: Request) -> str:
+    """Raises `NotAuthenticated`, and `Invalid` for credentials in the address, which others log."""
+    if named := [name for name in _CREDENTIALS if name in request.query_params]:
+        raise Invalid(details=[Detail(name, "Credentials belong into the Authorization header.") for name in named])
+    scheme, _space, bearer = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not bearer.strip():
+        raise NotAuthenticated
+    return bearer.strip()
 
 
 # Only for the OpenAPI document: it would answer 401 and 403 in words of its own.
-_bearer = HTTPBearer(auto_error=False, description="An API key.")
+_bearer = HTTPBearer(auto_error=False, description="An API key, or the access token of a session.")
 
 
-async def _authenticate(request: Request, _: Annotated[object, Depends(_bearer)]) -> Principal:
-    """Raises `NotAuthenticated`, `InvalidApiKey`."""
-    scheme, _space, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise NotAuthenticated
-    key = key.strip()
-    if not keys.is_well_formed(key):
-        raise InvalidApiKey
-    async with database.connection(request.app.state.pool, within_s=database.AUTHENTICATE_S) as connection:
-        owner = await keys.owner(connection, key)
-    if owner is None:
-        raise InvalidApiKey
-    organization_id, public_id = owner
-    return Principal(organization_id, f"o-{public_id}")
+async def _admitted(request: Request, scopes: SecurityScopes, _: Annotated[object, Depends(_bearer)]) -> Principal:
+    gate: Gate = request.app.state.gate
+    principal = await gate.admit(request, scopes.scopes)
+    request.state.acts_for = principal.organization_id, f"{principal.kind} {principal.public_id}"
+    return principal
 
 
-Caller = Annotated[Principal, Depends(_authenticate)]
+Caller = Annotated[Principal, Security(_admitted)]
+"""Anybody who is known."""
+LinkReader = Annotated[Principal, Security(_admitted, scopes=["links:read"])]
+LinkWriter = Annotated[Principal, Security(_admitted, scopes=["links:write"])]
+StatsReader = Annotated[Principal, Security(_admitted, scopes=["stats:read"])]
+Administrator = Annotated[Principal, Security(_admitted, scopes=["admin"])]
+
+
+def user_of(caller: Principal) -> tuple[int, str]:
+    """The user and the session of a caller who has logged in. Raises `InvalidToken` for an API key."""
+    if caller.user_id is None or caller.session is None:
+        raise InvalidToken("This needs the access token of a person who has logged in.")
+    return caller.user_id, caller.session

@@ -1,14 +1,13 @@
 """The fields of a link as they are sent: what is accepted, what it becomes, and what is said when it is not."""
 
-import unicodedata
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field
 
-from admin.errors import Detail, Invalid
+from admin.errors import Detail
+from admin.http.fields import Change, Fields, Plain, documented, plain
+from admin.http.lists import Values
 from admin.links.destinations import normal_destination
 from shared.links import MAX_PATH_LENGTH, is_reserved, normal_hostname, normal_path
 
@@ -19,8 +18,7 @@ _NOT_IN_PATHS = {"?": "%3F", "#": "%23", "\\": "%5C"}
 def _path(text: str) -> str:
     if not text.startswith("/"):
         text = "/" + text
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise ValueError("A path must not contain control characters.")
+    plain(text)
     for character, escape in _NOT_IN_PATHS.items():
         if character in text:
             raise ValueError(f"A path must not contain {character}; write {escape} if it is meant.")
@@ -34,25 +32,13 @@ def _path(text: str) -> str:
     return path
 
 
-def _title(text: str) -> str:
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise ValueError("A title must not contain control characters.")
-    if len(text) > MAX_TITLE_LENGTH:
-        raise ValueError(f"A title may have {MAX_TITLE_LENGTH} characters.")
-    return text
+Hostname = Annotated[str, AfterValidator(normal_hostname), documented(format="idn-hostname")]
+Path = Annotated[str, AfterValidator(_path), documented(format="link-path")]
+Destination = Annotated[str, AfterValidator(normal_destination), documented(format="uri", pattern="^[Hh][Tt][Tt][Pp]")]
+Title = Annotated[Plain, Field(max_length=MAX_TITLE_LENGTH)]
 
 
-Hostname = Annotated[str, AfterValidator(normal_hostname)]
-Path = Annotated[str, AfterValidator(_path)]
-Destination = Annotated[str, AfterValidator(normal_destination)]
-Title = Annotated[str, AfterValidator(_title)]
-
-
-class _Fields(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True)
-
-
-class NewLink(_Fields):
+class NewLink(Fields):
     """What POST takes."""
 
     destination: Destination
@@ -61,68 +47,55 @@ class NewLink(_Fields):
     title: Title | None = None
 
 
-class LinkChange(_Fields):
-    """What PUT takes: fields that are not sent stay as they are."""
+class LinkChange(Change):
+    """What PUT takes: fields that are not sent stay as they are. Only a title can be taken away."""
 
-    destination: Destination | None = None
-    hostname: Hostname | None = None
-    path: Path | None = None
+    destination: Destination = ""
+    hostname: Hostname = ""
+    path: Path = ""
     title: Title | None = None
 
-    @field_validator("destination", "hostname", "path", mode="before")
-    @classmethod
-    def _not_null(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is None:
-            raise ValueError(f"The {info.field_name} of a link can't be removed.")
-        return value
 
-
-_FILTERS: dict[str, Callable[[str], str]] = {
-    "hostname": normal_hostname,
-    "path": _path,
-    "destination": normal_destination,
-    "title": _title,
+FILTERS = {
+    "hostname": Values(normal_hostname, {"type": "string", "examples": ["go.example.com"]}),
+    "path": Values(_path, {"type": "string", "examples": ["/spring"]}),
+    "destination": Values(normal_destination, {"type": "string", "examples": ["https://example.com/"]}),
+    "title": Values(plain, {"type": "string", "examples": ["Spring"]}),
 }
-_PAGING = ("page", "perPage", "limit")
+"""What lists can be filtered by. Values are brought to their normal form, as they are stored."""
 
 
-def filters_of(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """The filters in a query string: `query[path]=/a`, `query.path=/a`, `query={"path": "/a"}` or `path=/a`.
+def flat(pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[Detail]]:
+    """A query string with its filters under their bare names, and what is wrong with it.
 
-    Values are brought to their normal form, as they are stored. Raises `Invalid`, also for unknown parameters.
+    `query[path]=/a`, `query.path=/a` and `query={"path": "/a"}` are `path=/a`. What is no filter keeps its name.
     """
-    filters: dict[str, str] = {}
-    details: list[Detail] = []
-    for parameter, value in _flat(pairs, details):
-        name = parameter.removeprefix("query[").removesuffix("]") if parameter.startswith("query[") else parameter
-        name = name.removeprefix("query.")
-        if name in _PAGING and name == parameter:
-            continue
-        if name not in _FILTERS:
-            details.append(Detail(parameter, "There is no such parameter."))
-            continue
-        try:
-            filters[name] = _FILTERS[name](value)
-        except ValueError as error:
-            details.append(Detail(parameter, str(error)))
-    if details:
-        raise Invalid(details=details)
-    return filters
-
-
-def _flat(pairs: list[tuple[str, str]], details: list[Detail]) -> list[tuple[str, str]]:
-    """The parameters, with a JSON object in `query` taken apart."""
-    flat = []
-    for parameter, value in pairs:
+    bare: list[tuple[str, str]] = []
+    wrong: list[Detail] = []
+    for parameter, text in pairs:
         if parameter != "query":
-            flat.append((parameter, value))
-            continue
-        try:
-            fields = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            fields = None
-        if isinstance(fields, dict) and all(isinstance(text, str) for text in fields.values()):
-            flat += [(f"query.{name}", text) for name, text in fields.items()]
+            bare.append((_bare(parameter), text))
+        elif (fields := _object(text)) is not None:
+            bare += [(_bare(f"query.{name}"), value) for name, value in fields.items()]
         else:
-            details.append(Detail("query", "It must be a JSON object of strings, or written as query[name]=value."))
-    return flat
+            wrong.append(Detail("query", "It must be a JSON object of strings, or written as query[name]=value."))
+    if [parameter for parameter, _ in pairs].count("query") > 1:
+        wrong.append(Detail("query", "It is given twice."))
+    return bare, wrong
+
+
+def _bare(parameter: str) -> str:
+    name = parameter.removeprefix("query.")
+    if parameter.startswith("query[") and parameter.endswith("]"):
+        name = parameter[len("query[") : -1]
+    return name if name in FILTERS else parameter
+
+
+def _object(text: str) -> dict[str, str] | None:
+    """None for whatever is not a JSON object of strings."""
+    try:
+        fields = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    is_flat = isinstance(fields, dict) and all(isinstance(value, str) for value in fields.values())
+    return fields if is_flat else None

@@ -4,7 +4,6 @@ Changes of one address are serial: they hold an advisory lock on it until they c
 lock. So per address a higher version is a later commit, which is what publication relies on.
 """
 
-import re
 import secrets
 from datetime import datetime
 from typing import NamedTuple
@@ -13,7 +12,9 @@ import asyncpg
 
 from admin.database import Connection
 from admin.errors import AlreadyExists, NotFound
-from admin.identity.keys import random_base62
+from admin.http import ids
+from admin.http.lists import Asked, Filter, Found, Listing, since, until
+from admin.links.fields import FILTERS
 from shared.links import Address
 
 PATH_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
@@ -21,7 +22,6 @@ PATH_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
 
 PATH_LENGTH = 7
 _RANDOM_TRIES = 8
-_PUBLIC_ID = re.compile("[0-9A-Za-z]{16}")
 
 
 class Link(NamedTuple):
@@ -45,50 +45,48 @@ class Link(NamedTuple):
 
 _COLUMNS = "id, public_id, owner_id, hostname, path, destination, title, created_at, updated_at"
 
+LISTING = Listing(
+    prefix="",
+    sorts={
+        "createdAt": "created_at",
+        "updatedAt": "updated_at",
+        "title": "coalesce(title, '')",  # nulls would be above all others
+        "hostname": "hostname",
+        "path": "path",
+    },
+    filters={
+        "hostname": Filter("hostname = {}", FILTERS["hostname"], "Only links on this hostname."),
+        "path": Filter("path = {}", FILTERS["path"], "Only links with this path."),
+        "destination": Filter("destination = {}", FILTERS["destination"], "Only links that lead here."),
+        "title": Filter("title = {}", FILTERS["title"], "Only links with this title."),
+        "startDate": since("created_at"),
+        "endDate": until("created_at"),
+    },
+    limit_is_per_page=True,  # as the Linkkit document has it
+)
+
 
 async def get(connection: Connection, organization_id: int, public_id: str, *, lock: bool = False) -> Link:
     """A link of this organization, locked against other changes if asked. Raises `NotFound`."""
-    if not _PUBLIC_ID.fullmatch(public_id):
-        raise NotFound("There is no such link.")
     row = await connection.fetchrow(
         f"/* links.get */ select {_COLUMNS} from links where organization_id = $1 and public_id = $2"  # noqa: S608
         + (" for update" if lock else ""),
         organization_id,
-        public_id,
+        ids.read("", public_id),
     )
     if row is None:
         raise NotFound("There is no such link.")
     return Link(**row)
 
 
-async def page_of(
-    connection: Connection, organization_id: int, filters: dict[str, str], *, offset: int, limit: int
-) -> tuple[list[Link], int]:
-    """Links of this organization, newest first, and how many there are in all.
-
-    `filters` are exact: hostname, path, destination, title.
-    """
-    matching = """
-        where organization_id = $1
-          and ($2::text is null or hostname = $2)
-          and ($3::text is null or path = $3)
-          and ($4::text is null or destination = $4)
-          and ($5::text is null or title = $5)"""
-    wanted = [filters.get(name) for name in ("hostname", "path", "destination", "title")]
-    rows = await connection.fetch(
-        f"/* links.page_of */ select {_COLUMNS} from links {matching} order by created_at desc, id desc "  # noqa: S608
-        "offset $6 limit $7",
-        organization_id,
-        *wanted,
-        offset,
-        limit,
+async def page_of(connection: Connection, organization_id: int, asked: Asked) -> Found:
+    """Links of this organization."""
+    return await LISTING.run(
+        connection,
+        f"/* links.page_of */ select {_COLUMNS} from links where organization_id = $1",  # noqa: S608
+        [organization_id],
+        asked,
     )
-    total = await connection.fetchval(
-        f"/* links.page_of */ select count(*) from links {matching}",  # noqa: S608
-        organization_id,
-        *wanted,
-    )
-    return [Link(**row) for row in rows], total
 
 
 async def create(
@@ -114,7 +112,7 @@ async def create(
                     date_trunc('milliseconds', now()), date_trunc('milliseconds', now()))
             on conflict (hostname, path) do nothing
             returning {_COLUMNS}""",  # noqa: S608
-            random_base62(16),
+            ids.new_id(),
             organization_id,
             owner_id,
             *address,

@@ -10,17 +10,22 @@ from admin.database import Connection, transaction
 from admin.errors import Detail, Invalid
 from admin.http.answers import Answer, Instant, ListAnswer, Wire, answer, documented, list_answer
 from admin.http.bodies import body_of, documented_body
-from admin.http.paging import pagination, requested_page
-from admin.identity.principal import Caller
+from admin.http.idempotency import Once
+from admin.identity import audit
+from admin.identity.principal import LinkReader, LinkWriter
 from admin.links import domains, links
 from admin.links.destinations import hostname_of
-from admin.links.fields import LinkChange, NewLink, filters_of
+from admin.links.fields import LinkChange, NewLink, flat
 from admin.links.links import Link
 
 router = APIRouter(
     tags=["Links"],
-    responses=documented(errors.NotAuthenticated, errors.InvalidApiKey, errors.Unavailable),
+    responses=documented(*errors.OF_EVERY_CALLER),
 )
+
+
+Sent = Annotated[NewLink, Depends(body_of(NewLink, or_form=True))]
+SentChange = Annotated[LinkChange, Depends(body_of(LinkChange, or_form=True))]
 
 
 class LinkResource(Wire):
@@ -59,6 +64,11 @@ def _resource(request: Request, link: Link) -> LinkResource:
     )
 
 
+def _told(link: Link) -> dict[str, str]:
+    """What the audit log tells of a link."""
+    return {"hostname": link.hostname, "path": link.path, "destination": link.destination}
+
+
 async def _check_hosts(connection: Connection, organization_id: int, hostname: str, destination: str) -> None:
     """The host must be free or the organization's, and the destination must not be on a host of its own links."""
     if not await domains.claim(connection, organization_id, hostname):
@@ -68,48 +78,37 @@ async def _check_hosts(connection: Connection, organization_id: int, hostname: s
         raise Invalid(details=[Detail("destination", "A destination can't be on a host that serves your short links.")])
 
 
-_LIST_PARAMETERS = [
-    {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": kind}}
-    for name, kind, text in (
-        ("page", "integer", "The page to return, counted from 1."),
-        ("perPage", "integer", "Links per page: 20 unless given, at most 100. `limit` means the same."),
-        ("limit", "integer", "The same as `perPage`."),
-        ("query", "string", "Exact filters as a JSON object; also `query[path]=/a`, `query.path=/a`."),
-        ("hostname", "string", "Only links on this hostname."),
-        ("path", "string", "Only links with this path."),
-        ("destination", "string", "Only links that lead here."),
-        ("title", "string", "Only links with this title."),
-    )
-]
+_QUERY = {
+    "name": "query",
+    "in": "query",
+    "required": False,
+    "description": "Filters as a JSON object; also `query[path]=/a`, `query.path=/a`.",
+    "schema": {"type": "string", "examples": ['{"path": "/spring"}']},
+}
 
 
 @router.get(
     "/links",
     summary="List links, newest first",
     responses=documented(errors.Invalid),
-    openapi_extra={"parameters": _LIST_PARAMETERS},
+    openapi_extra={"parameters": [*links.LISTING.parameters, _QUERY]},
 )
-async def list_links(request: Request, caller: Caller) -> ListAnswer[LinkResource]:
+async def list_links(request: Request, caller: LinkReader) -> ListAnswer[LinkResource]:
     """Filters are exact and compare normal forms."""
-    page = requested_page(request.query_params)
-    filters = filters_of(request.query_params.multi_items())
+    asked = links.LISTING.asked(*flat(request.query_params.multi_items()))
     async with transaction(request.app.state.pool) as connection:
-        found, total = await links.page_of(
-            connection, caller.organization_id, filters, offset=page.offset, limit=page.size
-        )
-    return list_answer(request, [_resource(request, link) for link in found], pagination(page, total))
+        found = await links.page_of(connection, caller.organization_id, asked)
+    return list_answer(request, [_resource(request, Link(**row)) for row in found.rows], found)
 
 
 @router.post(
     "/links",
     status_code=201,
     summary="Create a link",
-    responses=documented(errors.Invalid, errors.AlreadyExists, errors.PayloadTooLarge),
-    openapi_extra=documented_body(NewLink),
+    responses=documented(*errors.OF_EVERY_POST, errors.AlreadyExists),
+    openapi_extra=documented_body(NewLink, or_form=True),
 )
-async def create_link(
-    request: Request, caller: Caller, new: Annotated[NewLink, Depends(body_of(NewLink))]
-) -> Answer[LinkResource]:
+async def create_link(request: Request, caller: LinkWriter, new: Sent, once: Once) -> Answer[LinkResource]:
     """Without a hostname it is on the default domain, without a path it gets a random one.
 
     The link can be followed when this has answered.
@@ -127,12 +126,15 @@ async def create_link(
                 destination=new.destination,
                 title=new.title,
             )
+            await audit.record(connection, caller, "link.created", link.public_id, **_told(link))
+            made = answer(request, _resource(request, link))
+            await once.keep(connection, made)
         await request.app.state.publisher.now(connection, [link.address])
-    return answer(request, _resource(request, link))
+    return made
 
 
 @router.get("/links/{link_id}", summary="Get a link", responses=documented(errors.NotFound))
-async def get_link(request: Request, caller: Caller, link_id: str) -> Answer[LinkResource]:
+async def get_link(request: Request, caller: LinkReader, link_id: str) -> Answer[LinkResource]:
     """Links of other organizations are not found."""
     async with transaction(request.app.state.pool) as connection:
         link = await links.get(connection, caller.organization_id, link_id)
@@ -143,16 +145,19 @@ async def get_link(request: Request, caller: Caller, link_id: str) -> Answer[Lin
     "/links/{link_id}",
     summary="Change a link",
     responses=documented(errors.Invalid, errors.NotFound, errors.AlreadyExists, errors.PayloadTooLarge),
-    openapi_extra=documented_body(LinkChange),
+    openapi_extra=documented_body(LinkChange, or_form=True),
 )
 @router.patch(
     "/links/{link_id}",
     summary="Change a link",
     responses=documented(errors.Invalid, errors.NotFound, errors.AlreadyExists, errors.PayloadTooLarge),
-    openapi_extra=documented_body(LinkChange),
+    openapi_extra=documented_body(LinkChange, or_form=True),
 )
 async def change_link(
-    request: Request, caller: Caller, link_id: str, change: Annotated[LinkChange, Depends(body_of(LinkChange))]
+    request: Request,
+    caller: LinkWriter,
+    link_id: str,
+    change: SentChange,
 ) -> Answer[LinkResource]:
     """PUT and PATCH are the same: fields that are not sent stay as they are. Edges follow at once."""
     async with database.connection(request.app.state.pool) as connection:
@@ -162,16 +167,18 @@ async def change_link(
             if (wanted.hostname, wanted.destination) != (link.hostname, link.destination):
                 await _check_hosts(connection, caller.organization_id, wanted.hostname, wanted.destination)
             changed = await links.update(connection, link, wanted)
+            await audit.record(connection, caller, "link.changed", link.public_id, **_told(changed))
         await request.app.state.publisher.now(connection, {link.address, changed.address})
     return answer(request, _resource(request, changed))
 
 
 @router.delete("/links/{link_id}", summary="Delete a link", responses=documented(errors.NotFound))
-async def delete_link(request: Request, caller: Caller, link_id: str) -> Answer[DeletedResource]:
+async def delete_link(request: Request, caller: LinkWriter, link_id: str) -> Answer[DeletedResource]:
     """It stops at once. Its clicks stay in the organization's totals."""
     async with database.connection(request.app.state.pool) as connection:
         async with connection.transaction():
             link = await links.get(connection, caller.organization_id, link_id, lock=True)
             await links.delete(connection, link)
+            await audit.record(connection, caller, "link.deleted", link.public_id, **_told(link))
         await request.app.state.publisher.now(connection, [link.address])
     return answer(request, DeletedResource(id=link.public_id))

@@ -10,13 +10,13 @@ from admin.database import transaction
 from admin.errors import NotFound
 from admin.http.answers import Answer, ResourceAnswer, Wire, answer, documented, resource_answer
 from admin.identity import organizations
-from admin.identity.principal import Caller
+from admin.identity.principal import Administrator, StatsReader
 from admin.links import counts, links
 from admin.stats import pipeline
 
 router = APIRouter(
     tags=["Stats"],
-    responses=documented(errors.NotAuthenticated, errors.InvalidApiKey, errors.NotFound, errors.Unavailable),
+    responses=documented(*errors.OF_EVERY_CALLER, errors.NotFound),
 )
 
 
@@ -39,7 +39,7 @@ class LinkStats(Wire):
 
 
 @router.get("/links/{link_id}/stats", summary="Count the clicks of a link")
-async def link_stats(request: Request, caller: Caller, link_id: str) -> Answer[LinkStats]:
+async def link_stats(request: Request, caller: StatsReader, link_id: str) -> Answer[LinkStats]:
     """The series has every day from the first to the last one with a click."""
     async with transaction(request.app.state.pool) as connection:
         link = await links.get(connection, caller.organization_id, link_id)
@@ -94,7 +94,7 @@ class Pipeline(Wire):
 
 
 @router.get("/pipeline", summary="See what became of every click")
-async def show_pipeline(request: Request, caller: Caller) -> ResourceAnswer[Pipeline]:
+async def show_pipeline(request: Request, caller: Administrator) -> ResourceAnswer[Pipeline]:
     """For the operator, who is the first organization; for all others there is no such route."""
     async with transaction(request.app.state.pool) as connection:
         if caller.organization_id != await organizations.first(connection):

@@ -72,8 +72,16 @@ BAD_BODIES: list[tuple[str, str | None, bytes, int, str]] = [
     ("invalid UTF-8", "application/json", b'{"destination": "\xff"}', 400, "VALIDATION_ERROR"),
     ("a lone surrogate", "application/json", b'{"destination": "\\ud800"}', 400, "VALIDATION_ERROR"),
     ("deep nesting", "application/json", b'{"destination":' + b"[" * 100_000, 400, "VALIDATION_ERROR"),
+    ("nesting", "application/json", b'{"title":' + b"[" * 900 + b"]" * 900 + b"}", 400, "VALIDATION_ERROR"),
+    ("infinity", "application/json", b'{"title": 1e400}', 400, "VALIDATION_ERROR"),
+    ("10,000 digits", "application/json", b'{"title": ' + b"1" * 10_000 + b"}", 400, "VALIDATION_ERROR"),
+    ("a number of 65 bits", "application/json", b'{"title": 18446744073709551616}', 400, "VALIDATION_ERROR"),
+    ("a key twice", "application/json", b'{"path": "/a", "path": "/a"}', 400, "VALIDATION_ERROR"),
+    ("NUL in a value", "application/json", b'{"title": "\\u0000"}', 400, "VALIDATION_ERROR"),
+    ("NUL in a key", "application/json", b'{"\\u0000": 1}', 400, "VALIDATION_ERROR"),
     ("a form of invalid UTF-8", "application/x-www-form-urlencoded", b"destination=%ff", 400, "VALIDATION_ERROR"),
     ("a field twice", "application/x-www-form-urlencoded", b"path=a&path=b", 400, "VALIDATION_ERROR"),
+    ("a form with NUL", "application/x-www-form-urlencoded", b"title=%00", 400, "VALIDATION_ERROR"),
     ("another type", "text/plain", b"destination=https://example.com/", 400, "VALIDATION_ERROR"),
     ("an empty form", "application/x-www-form-urlencoded", b"", 400, "VALIDATION_ERROR"),
     ("two megabytes", "application/json", b'{"a":"' + b"a" * 2_000_000 + b'"}', 413, "PAYLOAD_TOO_LARGE"),
@@ -106,11 +114,32 @@ async def test_bad_bodies(api: Api, method: str, content_type: str, body: bytes,
         ({"query[colour]": "red"}, "query[colour]"),
         ({"query": "path"}, "query"),
         ({"query": '{"path": 1}'}, "query"),
+        ({"query[path": "/a"}, "query[path"),
+        ({"query[page]": "1"}, "query[page]"),
+        ({"query": '{"colour": "red"}'}, "query.colour"),
+        ({"query": ["{}", "{}"]}, "query"),
         ({"hostname": "a b"}, "hostname"),
+        ({"query[hostname]": "a b"}, "hostname"),
         ({"title": "a\0b"}, "title"),
+        ({"path": "/a", "query.path": "/b"}, "path"),
+        ({"page": ["1", "1"]}, "page"),
+        ({"perPage": "1", "page_size": "1"}, "page_size"),
+        ({"sortBy": "destination"}, "sortBy"),
+        ({"sortOrder": "up"}, "sortOrder"),
+        ({"startDate": "yesterday"}, "startDate"),
+        ({"startDate": "2026-01-02", "endDate": "2026-01-01"}, "endDate"),
+        ({"cursor": "garbage"}, "cursor"),
+        ({"cursor": "eyJpZCI6Im1zZ18xMjM0NTYifQ"}, "cursor"),
+        ({"cursor": "", "page": "2"}, "page"),
+        ({"cursor": "", "sortBy": "title"}, "sortBy"),
     ],
 )
-async def test_bad_parameters_are_named(api: Api, parameters: dict[str, str], field: str) -> None:
+async def test_bad_parameters_are_named(api: Api, parameters: dict[str, str | list[str]], field: str) -> None:
     answer = await api.one.api.get("/v1/links", params=parameters)
     assert answer.status_code == 400
     assert [detail["field"] for detail in answer.json()["error"]["details"]] == [field]
+
+
+async def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
+    answer = await api.one.api.get("/v1/links", params={"page": "0", "path": "/a?b", "query": "x", "colour": "red"})
+    assert {detail["field"] for detail in answer.json()["error"]["details"]} == {"page", "path", "query", "colour"}

@@ -189,6 +189,49 @@ async def test_pages_of_a_list(api: Api) -> None:
     assert beyond["data"] == []
 
 
+async def test_a_walk_through_a_list(api: Api) -> None:
+    for number in range(5):
+        await made(api.one.api, path=f"/{number}")
+    met: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        answer = (await api.one.api.get("/v1/links", params={"cursor": cursor, "limit": 2})).json()
+        assert set(answer["meta"]) == {"requestId", "cursor"}
+        assert answer["meta"]["cursor"]["hasMore"] == (len(met) < 4)
+        met += [link["path"] for link in answer["data"]]
+        cursor = answer["meta"]["cursor"]["next"]
+    assert met == ["/4", "/3", "/2", "/1", "/0"]
+    first = await api.one.api.get("/v1/links", params={"cursor": "", "limit": 1, "sortOrder": "asc"})
+    assert [link["path"] for link in first.json()["data"]] == ["/0"]
+
+
+async def test_a_list_in_another_order(api: Api) -> None:
+    links = [
+        await made(api.one.api, path=path, title=title) for path, title in (("/b", "1"), ("/a", None), ("/c", "0"))
+    ]
+    await api.one.api.put(f"/v1/links/{links[1]['id']}", json={"destination": "https://example.com/new"})
+
+    async def paths(**parameters: str) -> str:
+        answer = await api.one.api.get("/v1/links", params=parameters)
+        return "".join(link["path"] for link in answer.json()["data"])
+
+    assert await paths(sortBy="path", sortOrder="asc") == "/a/b/c"
+    assert await paths(sortBy="title") == "/b/c/a"
+    assert await paths(sort_by="updatedAt") == "/a/c/b"
+    assert await paths(sortOrder="asc") == "/b/a/c"
+
+
+async def test_a_list_of_a_span_of_time(api: Api) -> None:
+    links = [await made(api.one.api) for _ in range(3)]
+    for start, end, expected in (
+        (links[1]["createdAt"], links[1]["createdAt"], [links[1]]),
+        (links[0]["createdAt"][:10], links[2]["createdAt"][:10], links[::-1]),
+        ("2020-01-01", "2020-12-31", []),
+    ):
+        answer = await api.one.api.get("/v1/links", params={"startDate": start, "endDate": end})
+        assert answer.json()["data"] == expected
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

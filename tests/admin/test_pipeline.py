@@ -6,25 +6,22 @@ import subprocess
 from typing import Any
 
 import asyncpg
-import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from admin import embedded
-from admin.app import build
 from admin.database import Connection
-from admin.settings import AdminSettings
 from admin.stats import pipeline
 from admin.stats.pipeline import Numbers
 from shared import clicks
 from shared.clicks import Batch, SpoolReport
 from shared.redis import Redis, open_redis
-from shared.settings import load
-from tests.admin.conftest import Api
+from tests.admin.conftest import Api, client_of, running, settings_of
 from tests.admin.shipping import NOW_MS, SILENCE_S, assert_equations, books, pass_time, report, said, step
 from tests.admin.test_ingest import deliver, drain, record
 from tests.admin.test_sources import has
+from tests.conftest import Servers
 
 NUMBERS = {"served", "recorded", "dropped", "stored", "setAside", "inSpool", "lost"}
 
@@ -92,14 +89,8 @@ async def test_before_the_first_click_all_is_nothing(api: Api) -> None:
 
 async def shown_with(redis_url: str, database_url: str, api: Api) -> dict[str, Any]:
     """What the operator sees through an API with another Redis."""
-    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "LINKWIRE_PUBLIC_URL": "http://localhost:8000"}
-    app = build(load(AdminSettings, settings))
-    async with app.router.lifespan_context(app):
-        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx2.AsyncClient(
-            transport=transport, base_url="http://api", headers=api.one.api.headers
-        ) as client:
-            answer = await client.get("/v1/pipeline")
+    async with running(settings_of(Servers("", redis_url), database_url)) as app:
+        answer = await client_of(app, **api.one.api.headers).get("/v1/pipeline")
     assert answer.status_code == 200, answer.text
     return dict(answer.json()["data"]["attributes"])
 

@@ -1,0 +1,158 @@
+"""Idempotency-Key: a POST that is sent again with the same key has its effect once, and its answer as often as asked.
+
+Rules of this file:
+
+1. A request claims its key before it does anything, with a lease: when its process dies, the key is free again.
+2. The answer is stored in the transaction of the effect. Whoever has lost the lease can't store it, so its effect is
+   undone with its transaction.
+3. Answers are kept for a day, sealed, because some hold a secret. What ended in an error had no effect, and its key is
+   free.
+
+After the IETF's draft `idempotency-key-header`: 409 while the first request is in flight, 422 for another body.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Header
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from admin import database
+from admin.database import Connection
+from admin.errors import IdempotencyKeyInUse, IdempotencyKeyReused, Invalid
+from admin.http.bodies import body_bytes
+from admin.sealing import Sealer
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotent-Replayed"
+_KEPT_FOR = "24 hours"
+_LEASE = "15 seconds"  # a request has two seconds and a bit; then its connection is cut
+_SHAPE = re.compile('"?([\x21\x23-\x7e]{1,255})"?')
+
+
+class Replayed(Exception):
+    """Not an error: the request was answered before, and here is that answer."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status = status
+        self.body = body
+
+
+class Effect:
+    """What a POST does, once for its key. Without a key it is done as often as it is asked for."""
+
+    def __init__(self, sealer: Sealer, scope: bytes | None) -> None:
+        self._sealer = sealer
+        self._scope = scope
+        self._owner = secrets.token_hex(8)
+
+    async def keep(self, connection: Connection, answer: BaseModel, status: int = 201) -> None:
+        """Store the answer, in the transaction of the effect. Raises `IdempotencyKeyInUse` if the lease is lost."""
+        if self._scope is None:
+            return
+        kept = await connection.fetchval(
+            """
+            /* idempotency.keep */
+            update idempotency_keys set status = $3, answer = $4 where scope = $1 and owner = $2 returning true""",
+            self._scope,
+            self._owner,
+            status,
+            self._sealer.seal(answer.model_dump_json(by_alias=True).encode()),
+        )
+        if not kept:
+            raise IdempotencyKeyInUse
+
+    async def claim(self, connection: Connection, organization_id: int, fingerprint: bytes) -> None:
+        """Be the one that answers this key. Raises `Replayed`, `IdempotencyKeyReused`, `IdempotencyKeyInUse`."""
+        claimed = await connection.fetchval(
+            f"""
+            /* idempotency.claim */
+            insert into idempotency_keys as held (scope, organization_id, fingerprint, owner, leased_until)
+            values ($1, $2, $3, $4, now() + interval '{_LEASE}')
+            on conflict (scope) do update
+               set fingerprint = excluded.fingerprint, owner = excluded.owner, leased_until = excluded.leased_until,
+                   status = null, answer = null, created_at = now()
+             where held.status is null and held.leased_until < now()
+                or held.created_at < now() - interval '{_KEPT_FOR}'
+            returning true""",  # noqa: S608
+            self._scope,
+            organization_id,
+            fingerprint,
+            self._owner,
+        )
+        if claimed:
+            return
+        row = await connection.fetchrow(
+            "/* idempotency.claim */ select fingerprint, status, answer from idempotency_keys where scope = $1",
+            self._scope,
+        )
+        if row is None:  # it has just been released
+            raise IdempotencyKeyInUse
+        if row["fingerprint"] != fingerprint:
+            raise IdempotencyKeyReused
+        if row["status"] is None:
+            raise IdempotencyKeyInUse
+        raise Replayed(row["status"], self._sealer.open(row["answer"]))
+
+    async def release(self, connection: Connection) -> None:
+        """Let go of a key that has no answer."""
+        await connection.execute(
+            "/* idempotency.release */ delete from idempotency_keys where scope = $1 and owner = $2 and status is null",
+            self._scope,
+            self._owner,
+        )
+
+
+async def clear(connection: Connection) -> None:
+    """Forget what nobody may ask for again."""
+    await connection.execute(
+        f"/* idempotency.clear */ delete from idempotency_keys where created_at < now() - interval '{_KEPT_FOR}'"  # noqa: S608
+    )
+
+
+_HEADER = Header(
+    alias=HEADER,
+    description="A POST that is repeated with the same key within a day has its effect once.",
+    json_schema_extra={"pattern": "^[!#-~]{1,255}$"},
+)
+
+
+async def _effect(request: Request, sent: Annotated[str | None, _HEADER] = None) -> AsyncIterator[Effect]:
+    sealer: Sealer = request.app.state.sealer
+    if sent is None:
+        yield Effect(sealer, None)
+        return
+    if not (shape := _SHAPE.fullmatch(sent)):
+        raise Invalid.of(HEADER, "It must be 1 to 255 visible ASCII characters, bare or quoted.")
+    organization_id, actor = request.state.acts_for
+    route = f"{request.method} {request.scope['route'].path.removeprefix('/api')}"
+    effect = Effect(sealer, _digest(actor, route, shape[1]))
+    fingerprint = _digest(request.url.path.removeprefix("/api"), (await body_bytes(request)).hex())
+    pool = request.app.state.pool
+    async with database.connection(pool) as connection:
+        await effect.claim(connection, organization_id, fingerprint)
+    try:
+        yield effect
+    except Exception:
+        async with database.connection(pool) as connection:
+            await effect.release(connection)
+        raise
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode()).digest()
+
+
+Once = Annotated[Effect, Depends(_effect)]
+"""What a POST route asks for, behind its caller and its body, and keeps its answer with."""
+
+
+async def replayed(_: Request, replay: Exception) -> Response:
+    """The answer as it was, and a header that says so."""
+    assert isinstance(replay, Replayed)
+    return Response(replay.body, replay.status, {REPLAYED: "true"}, "application/json")

@@ -1,0 +1,169 @@
+"""Access tokens: JWTs (RFC 9068) that are good for an hour, signed with Ed25519 and nothing else.
+
+Signing keys live in Postgres, their private halves sealed. The newest one signs; a new one is made when it is thirty
+days old; older ones verify until no token of theirs can be good any more.
+"""
+
+import asyncio
+import json
+import time
+from typing import Any, NamedTuple
+
+from joserfc import jws, jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from admin import database
+from admin.database import Connection, Pool
+from admin.errors import InvalidToken
+from admin.http.ids import new_id
+from admin.sealing import Sealer
+
+LASTS_S = 3600
+AUDIENCE = "linkwire"
+_ALGORITHM = "Ed25519"
+_LEEWAY_S = 10  # between the clocks of two machines
+_TYPE = "at+jwt"
+_ROTATE_AFTER = "30 days"
+_VERIFY_FOR = "32 days"
+_ASK_AGAIN_AFTER_S = 1.0
+_MAX_LENGTH = 4096
+_LOCK = 0x6A776B73
+
+
+class Claims(NamedTuple):
+    """Whom a token speaks for, by public ids."""
+
+    user: str
+    session: str
+
+
+class AccessTokens:
+    """Makes and reads them. Keys are remembered, and asked for again when a token names one that is not known."""
+
+    def __init__(self, pool: Pool, sealer: Sealer, issuer: str) -> None:
+        self._pool = pool
+        self._sealer = sealer
+        self._issuer = issuer
+        self._verifying: dict[str, OKPKey] = {}
+        self._signing: OKPKey | None = None
+        self._sign_until = self._asked_at = -float("inf")
+        self._asking = asyncio.Lock()
+
+    async def issue(self, connection: Connection, claims: Claims) -> str:
+        """A token for the next hour."""
+        key = await self._signing_key(connection)
+        now = int(time.time())
+        return jwt.encode(
+            {"alg": _ALGORITHM, "typ": _TYPE, "kid": key.kid},
+            {
+                "iss": self._issuer,
+                "aud": AUDIENCE,
+                "sub": claims.user,
+                "sid": claims.session,
+                "jti": new_id(),
+                "iat": now,
+                "exp": now + LASTS_S,
+            },
+            key,
+            [_ALGORITHM],
+        )
+
+    async def read(self, token: str) -> Claims:
+        """Raises `InvalidToken`, and `Unavailable` when its key must be asked for and Postgres is away."""
+        key = await self._verifying_key(_kid(token))
+        try:
+            read = jwt.decode(token, key, [_ALGORITHM])
+            self._registry().validate(read.claims)
+        except (JoseError, ValueError) as error:
+            raise InvalidToken from error
+        claims = Claims(read.claims["sub"], read.claims["sid"])
+        if read.header.get("typ") != _TYPE or not all(isinstance(claim, str) for claim in claims):
+            raise InvalidToken
+        return claims
+
+    async def public_keys(self, connection: Connection) -> list[dict[str, Any]]:
+        """The keys to verify tokens with, as JWKs (RFC 7517)."""
+        await self._signing_key(connection)
+        return [{**key.as_dict(private=False), "alg": _ALGORITHM, "use": "sig"} for key in self._verifying.values()]
+
+    def _registry(self) -> jwt.JWTClaimsRegistry:
+        essential: Any = {"essential": True}
+        return jwt.JWTClaimsRegistry(
+            leeway=_LEEWAY_S,
+            iss={"essential": True, "value": self._issuer},
+            aud={"essential": True, "value": AUDIENCE},
+            sub=essential,
+            sid=essential,
+            exp=essential,
+        )
+
+    async def _verifying_key(self, kid: str) -> OKPKey:
+        async with self._asking:
+            if kid not in self._verifying and time.monotonic() - self._asked_at > _ASK_AGAIN_AFTER_S:
+                async with database.connection(self._pool, within_s=database.AUTHENTICATE_S) as connection:
+                    await self._ask(connection)
+        if kid not in self._verifying:
+            raise InvalidToken
+        return self._verifying[kid]
+
+    async def _signing_key(self, connection: Connection) -> OKPKey:
+        if self._signing is None or time.monotonic() > self._sign_until:
+            # One process makes a new key; the others wait, and find it.
+            await connection.execute("/* access_tokens.signing_key */ select pg_advisory_xact_lock($1)", _LOCK)
+            if not await self._ask(connection):
+                await self._make(connection)
+        assert self._signing is not None
+        return self._signing
+
+    async def _ask(self, connection: Connection) -> bool:
+        """Learn the keys; whether the newest one may sign."""
+        rows = await connection.fetch(
+            f"""
+            /* access_tokens.ask */
+            select kid, public_jwk, sealed, created_at > now() - interval '{_ROTATE_AFTER}' as may_sign
+              from signing_keys
+             where created_at > now() - interval '{_VERIFY_FOR}'
+             order by created_at desc, kid""",  # noqa: S608
+        )
+        self._asked_at = time.monotonic()
+        self._verifying = {row["kid"]: OKPKey.import_key(json.loads(row["public_jwk"])) for row in rows}
+        may_sign = bool(rows) and bool(rows[0]["may_sign"])
+        if may_sign:
+            self._sign_with(OKPKey.import_key(json.loads(self._sealer.open(rows[0]["sealed"]))))
+        return may_sign
+
+    async def _make(self, connection: Connection) -> None:
+        kid = new_id()
+        key = OKPKey.generate_key("Ed25519", {"kid": kid}, private=True)
+        await connection.execute(
+            "/* access_tokens.make */ insert into signing_keys (kid, public_jwk, sealed) values ($1, $2, $3)",
+            kid,
+            json.dumps(key.as_dict(private=False)),
+            self._sealer.seal(json.dumps(key.as_dict(private=True)).encode()),
+        )
+        self._verifying[kid] = key
+        self._sign_with(key)
+
+    def _sign_with(self, key: OKPKey) -> None:
+        self._signing = key
+        self._sign_until = time.monotonic() + LASTS_S
+
+
+def has_shape(bearer: str) -> bool:
+    """Whether it could be an access token: three parts in base64url (RFC 7519 §3)."""
+    parts = bearer.split(".")
+    return len(parts) == 3 and all(part.replace("-", "").replace("_", "").isalnum() for part in parts[:2])
+
+
+def _kid(token: str) -> str:
+    """What the token says it was signed with. Raises `InvalidToken`."""
+    if len(token) > _MAX_LENGTH:
+        raise InvalidToken
+    try:
+        kid = jws.extract_compact(token.encode("ascii")).headers().get("kid")
+    except (JoseError, ValueError) as error:
+        raise InvalidToken from error
+    if not isinstance(kid, str):
+        raise InvalidToken
+    return kid

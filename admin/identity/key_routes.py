@@ -1,0 +1,179 @@
+"""The routes of API keys."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from admin import errors
+from admin.database import transaction
+from admin.errors import Detail, InsufficientPermissions
+from admin.http import ids
+from admin.http.answers import (
+    Instant,
+    Resource,
+    ResourceAnswer,
+    ResourceListAnswer,
+    Wire,
+    documented,
+    resource_answer,
+    resource_list_answer,
+)
+from admin.http.bodies import body_of, documented_body
+from admin.http.idempotency import Once
+from admin.identity import audit, keys
+from admin.identity.fields import KeyRotation, NewKey
+from admin.identity.keys import ApiKey
+from admin.identity.permissions import UNSCOPED, lacking
+from admin.identity.principal import Administrator, Principal
+
+router = APIRouter(tags=["API keys"], responses=documented(*errors.OF_EVERY_CALLER))
+
+
+class KeyAttributes(Wire):
+    """An API key as the API shows it: `key` is masked but in the answer that makes it."""
+
+    name: str
+    key: str
+    environment: str
+    permissions: list[str]
+    status: str
+    created_at: Instant
+    expires_at: Instant | None
+    last_used_at: Instant | None
+    revoked_at: Instant | None
+
+
+def _attributes(key: ApiKey, secret: str | None = None) -> KeyAttributes:
+    is_over = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
+    return KeyAttributes(
+        name=key.name,
+        key=secret or f"{keys.PREFIXES[key.environment]}…{key.ending}",
+        environment=key.environment,
+        permissions=key.permissions,
+        status="revoked" if key.revoked_at else "expired" if is_over else "active",
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        last_used_at=key.last_used_at,
+        revoked_at=key.revoked_at,
+    )
+
+
+def _resource(key: ApiKey) -> Resource[KeyAttributes]:
+    return Resource(id=ids.shown("key", key.public_id), type="api_key", attributes=_attributes(key))
+
+
+@router.get(
+    "/api-keys",
+    summary="List API keys",
+    responses=documented(errors.Invalid),
+    openapi_extra={"parameters": keys.LISTING.parameters},
+)
+async def list_keys(request: Request, caller: Administrator) -> ResourceListAnswer[KeyAttributes]:
+    """Revoked and expired ones, too."""
+    asked = keys.LISTING.asked(request.query_params.multi_items())
+    async with transaction(request.app.state.pool) as connection:
+        found = await keys.page_of(connection, caller.organization_id, asked)
+    return resource_list_answer(request, [_resource(ApiKey(**row)) for row in found.rows], found)
+
+
+@router.post(
+    "/api-keys",
+    status_code=201,
+    summary="Create an API key",
+    responses=documented(*errors.OF_EVERY_POST),
+    openapi_extra=documented_body(NewKey),
+)
+async def create_key(
+    request: Request, caller: Administrator, new: Annotated[NewKey, Depends(body_of(NewKey))], once: Once
+) -> ResourceAnswer[KeyAttributes]:
+    """The key is in this answer and nowhere else. Without `permissions` it may do everything but administer."""
+    permissions = frozenset[str](new.permissions) if new.permissions else UNSCOPED
+    _check_own(caller, permissions)
+    secret = keys.new_key(new.environment)
+    async with transaction(request.app.state.pool) as connection:
+        key = await keys.add(
+            connection,
+            caller.organization_id,
+            secret,
+            name=new.name,
+            permissions=permissions,
+            created_by=caller.user_id,
+            expires_at=new.expires_at,
+        )
+        shown_id = ids.shown("key", key.public_id)
+        await audit.record(connection, caller, "api_key.created", shown_id, permissions=key.permissions)
+        made = resource_answer(request, "api_key", shown_id, _attributes(key, secret))
+        await once.keep(connection, made)
+    return made
+
+
+def _check_own(caller: Principal, permissions: frozenset[str]) -> None:
+    """Nobody gives away more than they have."""
+    if missing := lacking(caller.permissions, sorted(permissions)):
+        raise InsufficientPermissions(
+            details=[Detail("permissions", f"You can't give {name} away, because you lack it.") for name in missing]
+        )
+
+
+@router.get("/api-keys/{key_id}", summary="Get an API key", responses=documented(errors.NotFound))
+async def get_key(request: Request, caller: Administrator, key_id: str) -> ResourceAnswer[KeyAttributes]:
+    """What is known of it; the key itself is kept nowhere."""
+    async with transaction(request.app.state.pool) as connection:
+        key = await keys.get(connection, caller.organization_id, ids.read("key", key_id))
+    return resource_answer(request, "api_key", ids.shown("key", key.public_id), _attributes(key))
+
+
+@router.delete(
+    "/api-keys/{key_id}",
+    status_code=204,
+    summary="Revoke an API key",
+    response_class=Response,
+    responses=documented(errors.NotFound),
+)
+async def revoke_key(request: Request, caller: Administrator, key_id: str) -> None:
+    """Within a second it is of no use anywhere."""
+    async with transaction(request.app.state.pool) as connection:
+        key = await keys.get(connection, caller.organization_id, ids.read("key", key_id))
+        await keys.revoke(connection, key)
+        await audit.record(connection, caller, "api_key.revoked", ids.shown("key", key.public_id))
+
+
+@router.post(
+    "/api-keys/{key_id}/rotate",
+    status_code=201,
+    summary="Replace an API key",
+    responses=documented(*errors.OF_EVERY_POST, errors.NotFound),
+    openapi_extra=documented_body(KeyRotation),
+)
+async def rotate_key(
+    request: Request,
+    caller: Administrator,
+    key_id: str,
+    rotation: Annotated[KeyRotation, Depends(body_of(KeyRotation))],
+    once: Once,
+) -> ResourceAnswer[KeyAttributes]:
+    """A new key with the same name and permissions. The old one works for `overlapSeconds` more, a day unless given."""
+    async with transaction(request.app.state.pool) as connection:
+        old = await keys.get(connection, caller.organization_id, ids.read("key", key_id))
+        if _attributes(old).status != "active":
+            raise errors.NotFound("There is no such active API key.")
+        _check_own(caller, frozenset(old.permissions))
+        secret = keys.new_key(old.environment)
+        key = await keys.add(
+            connection,
+            caller.organization_id,
+            secret,
+            name=old.name,
+            permissions=frozenset(old.permissions),
+            created_by=caller.user_id,
+            expires_at=old.expires_at,
+        )
+        await keys.expire_in(connection, old, timedelta(seconds=rotation.overlap_seconds))
+        shown_id = ids.shown("key", key.public_id)
+        await audit.record(connection, caller, "api_key.rotated", key_id, replacement=shown_id)
+        made = resource_answer(request, "api_key", shown_id, _attributes(key, secret))
+        await once.keep(connection, made)
+    return made

@@ -1,0 +1,41 @@
+"""People at the API: how they log in, and the mail they get."""
+
+import json
+import re
+from typing import Any
+
+import httpx2
+
+from admin.database import Connection
+from admin.sealing import Sealer
+from tests.admin.conftest import PASSWORD, SECRET, Api, client_of
+
+
+async def log_in(api: Api, email: str, password: str = PASSWORD, **fields: Any) -> dict[str, Any]:
+    """The answer to a login that succeeds."""
+    answer = await api.nobody.post("/v1/auth/login", json={"email": email, "password": password, **fields})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+async def session_of(api: Api, email: str) -> httpx2.AsyncClient:
+    """A client that has logged in."""
+    return client_of(api.app, (await log_in(api, email))["meta"]["accessToken"])
+
+
+async def mail_to(connection: Connection, recipient: str) -> list[dict[str, str]]:
+    """The mails that wait to be sent to somebody: subject and text."""
+    rows = await connection.fetch("select sealed from mails where recipient = $1 order by id", recipient)
+    return [json.loads(Sealer(SECRET).open(row["sealed"])) for row in rows]
+
+
+async def mailed_token(connection: Connection, recipient: str) -> str:
+    """The token in the last mail to somebody."""
+    found = re.search(r"^    (\S+)$", (await mail_to(connection, recipient))[-1]["text"], re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def error_of(answer: httpx2.Response) -> tuple[int, str]:
+    """Status and code of an error."""
+    return answer.status_code, answer.json()["error"]["code"]

@@ -1,0 +1,148 @@
+"""The audit log: every change is in it, with who and from where, and nothing goes out of it again."""
+
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+
+from admin.database import Connection
+from tests.admin.conftest import PASSWORD, Api, made, member_of
+from tests.admin.people import log_in, mailed_token, session_of
+from tests.admin.routes import ROUTES
+
+OWNER = "one@example.com"
+
+
+async def everything(api: Api, connection: Connection) -> set[str]:
+    """Use each route that changes something, once; which ones those were."""
+    used: set[str] = set()
+
+    async def use(client: httpx2.AsyncClient, method: str, route: str, body: Any = None, **ids: str) -> Any:
+        answer = await client.request(method, route.format(**ids), json=body)
+        assert answer.status_code < 300, answer.text
+        used.add(f"{method} {route}")
+        return answer.json() if answer.content else None
+
+    guest = await member_of(connection, api.one.organization, "guest@example.com", "viewer")
+    owner = await session_of(api, OWNER)
+    used.add("POST /v1/auth/login")
+    link = (await use(owner, "POST", "/v1/links", {"destination": "https://example.com/"}))["data"]["id"]
+    await use(owner, "PUT", "/v1/links/{link_id}", {"title": "a"}, link_id=link)
+    await use(owner, "PATCH", "/v1/links/{link_id}", {"title": "b"}, link_id=link)
+    await use(owner, "DELETE", "/v1/links/{link_id}", link_id=link)
+    key = (await use(owner, "POST", "/v1/api-keys", {"name": "CI"}))["data"]["id"]
+    await use(owner, "POST", "/v1/api-keys/{key_id}/rotate", {}, key_id=key)
+    await use(owner, "DELETE", "/v1/api-keys/{key_id}", key_id=key)
+    member = f"user_{guest.public_id}"
+    await use(owner, "PATCH", "/v1/members/{user_id}", {"role": "admin"}, user_id=member)
+    await use(owner, "DELETE", "/v1/members/{user_id}", user_id=member)
+    await use(owner, "PATCH", "/v1/organization", {"name": "One"})
+    await use(owner, "POST", "/v1/invitations", {"email": "new@example.com"})
+    new = {"email": "new@example.com", "password": "a long password", "name": "New"}
+    token = await mailed_token(connection, "new@example.com")
+    await use(api.nobody, "POST", "/v1/auth/register", {**new, "invitationToken": token})
+    invitation = await use(owner, "POST", "/v1/invitations", {"email": "other@example.com"})
+    stranger = await session_of(api, "other@example.com")
+    token = await mailed_token(connection, "other@example.com")
+    await use(stranger, "POST", "/v1/auth/invitations/accept", {"token": token})
+    await use(owner, "DELETE", "/v1/invitations/{invitation_id}", invitation_id=invitation["data"]["id"])
+    await use(owner, "PATCH", "/v1/auth/me", {"name": "Ada"})
+    change = {"currentPassword": PASSWORD, "newPassword": "another password"}
+    await use(owner, "POST", "/v1/auth/change-password", change)
+    await use(api.nobody, "POST", "/v1/auth/password/reset", {"email": OWNER})
+    confirm = {"token": await mailed_token(connection, OWNER), "password": PASSWORD}
+    await use(api.nobody, "POST", "/v1/auth/password/confirm", confirm)
+    session = await log_in(api, OWNER)
+    refreshed = await use(api.nobody, "POST", "/v1/auth/refresh", {"refreshToken": session["meta"]["refreshToken"]})
+    await use(api.nobody, "POST", "/v1/auth/logout", {"refreshToken": refreshed["data"]["refreshToken"]})
+    return used
+
+
+ACTIONS = {
+    "session.began",
+    "session.ended",
+    "link.created",
+    "link.changed",
+    "link.deleted",
+    "api_key.created",
+    "api_key.rotated",
+    "api_key.revoked",
+    "member.changed",
+    "member.removed",
+    "member.joined",
+    "organization.changed",
+    "invitation.created",
+    "invitation.revoked",
+    "user.changed",
+    "password.changed",
+}
+# Asking for a mail or for new tokens changes nothing that anybody owns; confirming an address, too.
+NOT_TOLD = {"POST /v1/auth/password/reset", "POST /v1/auth/refresh", "POST /v1/auth/email/verify"}
+
+
+async def test_every_change_is_told(api: Api, connection: Connection) -> None:
+    used = await everything(api, connection)
+    changing = {f"{route.method} {route.path}" for route in ROUTES if route.method != "GET"}
+    assert used == changing - {"POST /v1/auth/email/verify"}
+    told = [row["action"] for row in await connection.fetch("select action from audit_log")]
+    assert set(told) == ACTIONS
+    assert len(told) >= len(used - NOT_TOLD)
+
+
+async def test_no_secret_is_told_or_logged(api: Api, connection: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", "admin"):
+        login = await log_in(api, OWNER)
+        key = (await api.one.api.post("/v1/api-keys", json={"name": "CI"})).json()["data"]["attributes"]["key"]
+        await everything(api, connection)
+    token = await mailed_token(connection, OWNER)
+    bearer = api.one.api.headers["authorization"].removeprefix("Bearer ")
+    secrets = [login["meta"]["accessToken"], login["meta"]["refreshToken"], key, token, bearer, PASSWORD]
+    log = await connection.fetchval("select string_agg(a::text, ' ') from audit_log a")
+    for secret in secrets:
+        assert secret not in log
+        assert secret not in caplog.text
+
+
+async def test_an_entry_says_who_what_and_from_where(api: Api) -> None:
+    headers = {"X-Request-ID": "my-request", "X-Forwarded-For": "203.0.113.9"}
+    answer = await api.one.api.post("/v1/links", json={"destination": "https://example.com/"}, headers=headers)
+    link = answer.json()["data"]
+    [entry] = (await api.one.api.get("/v1/audit-log?action=link.created")).json()["data"]
+    assert entry["id"].startswith("log_") and entry["type"] == "audit_entry"
+    told = entry["attributes"]
+    assert told.pop("createdAt")
+    assert told.pop("actorId").startswith("key_")
+    assert told == {
+        "action": "link.created",
+        "actorType": "api_key",
+        "actorName": "test",
+        "objectType": "link",
+        "objectId": link["id"],
+        "address": "203.0.113.9",
+        "requestId": "my-request",
+        "details": {"hostname": "localhost", "path": link["path"], "destination": "https://example.com/"},
+    }
+
+
+async def test_what_is_undone_is_not_told(api: Api) -> None:
+    await made(api.one.api, path="/a")
+    assert (
+        await api.one.api.post("/v1/links", json={"destination": "https://x.example/", "path": "/a"})
+    ).status_code == 409
+    assert len((await api.one.api.get("/v1/audit-log?action=link.created")).json()["data"]) == 1
+
+
+@pytest.mark.parametrize(
+    "statement", ["update audit_log set action = 'x'", "delete from audit_log", "truncate audit_log"]
+)
+async def test_nothing_is_taken_out_again(api: Api, connection: Connection, statement: str) -> None:
+    await made(api.one.api)
+    with pytest.raises(asyncpg.RaiseError, match="only ever appended"):
+        await connection.execute(statement)
+
+
+async def test_only_administrators_read_it(api: Api, connection: Connection) -> None:
+    await member_of(connection, api.one.organization, "guest@example.com", "member")
+    guest = await session_of(api, "guest@example.com")
+    assert (await guest.get("/v1/audit-log")).status_code == 403
