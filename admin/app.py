@@ -18,6 +18,9 @@ from admin.http.request_ids import RequestIds
 from admin.identity import account, auth, key_routes
 from admin.identity import routes as identity
 from admin.identity.access_tokens import AccessTokens
+from admin.identity.oauth import authorize, tokens
+from admin.identity.oauth import routes as oauth
+from admin.identity.oauth.messages import OAuthError, oauth_error
 from admin.identity.principal import Gate
 from admin.links import routes as links
 from admin.links.publish import Publisher
@@ -26,7 +29,17 @@ from admin.stats import routes as stats
 from shared.redis import open_redis
 
 _PREFIXES = ("/v1", "/api/v1")
-_ROUTERS = (links.router, stats.router, auth.router, account.router, key_routes.router, identity.router)
+_ROUTERS = (
+    links.router,
+    stats.router,
+    auth.router,
+    account.router,
+    key_routes.router,
+    identity.router,
+    oauth.router,
+    tokens.router,
+    authorize.router,
+)
 
 _ANY_STANDING = Standing(0, 0, 0, 0)
 
@@ -58,6 +71,7 @@ def build(settings: AdminSettings) -> FastAPI:
     )
     install_error_answers(app)
     app.add_exception_handler(Replayed, replayed)
+    app.add_exception_handler(OAuthError, oauth_error)
     app.add_middleware(RequestIds)
     app.add_middleware(
         CORSMiddleware,
@@ -71,6 +85,7 @@ def build(settings: AdminSettings) -> FastAPI:
         for router in _ROUTERS:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
     app.add_route("/.well-known/jwks.json", _jwks)
+    app.add_route("/.well-known/oauth-authorization-server", oauth.metadata)
     app.add_route("/healthz", _healthz)
     app.add_route("/readyz", _readyz)
     return app

@@ -65,7 +65,8 @@ def _name(text: str) -> str:
     return text.strip()
 
 
-def _email(text: str) -> str:
+def email_of(text: str) -> str:
+    """An address in its normal form. Raises ValueError."""
     if "=?" in text:  # the begin of an encoded word (RFC 2047): no mail could be addressed to it without doubt
         raise ValueError("It must not contain =?.")
     try:
@@ -80,7 +81,7 @@ Plain = Annotated[str, AfterValidator(plain), documented(pattern=_PLAIN)]
 Name = Annotated[str, Field(max_length=200), AfterValidator(_name), documented(pattern=_NAME)]
 """What people call something; without blanks around it."""
 Email = Annotated[
-    str, Field(max_length=_MAX_EMAIL), AfterValidator(_email), documented(format="email", pattern=_NO_ENCODED_WORD)
+    str, Field(max_length=_MAX_EMAIL), AfterValidator(email_of), documented(format="email", pattern=_NO_ENCODED_WORD)
 ]
 """An address in its normal form: the domain as Unicode, all of it in lower case."""
 Https = Annotated[str, Field(max_length=2000, pattern="^https://[!-~]+$")]

@@ -24,6 +24,7 @@ AUDIENCE = "linkwire"
 _ALGORITHM = "Ed25519"
 _LEEWAY_S = 10  # between the clocks of two machines
 _TYPE = "at+jwt"
+_NAMES = ("sub", "sid", "gid", "client_id", "scope")
 _ROTATE_AFTER = "30 days"
 _VERIFY_FOR = "32 days"
 _ASK_AGAIN_AFTER_S = 1.0
@@ -32,10 +33,15 @@ _LOCK = 0x6A776B73
 
 
 class Claims(NamedTuple):
-    """Whom a token speaks for, by public ids."""
+    """Whom a token speaks for, by public ids: a user in a session, or an OAuth client with a grant."""
 
-    user: str
-    session: str
+    subject: str
+    session: str = ""
+    grant: str = ""
+    client: str = ""
+    """The client's id as it is shown; empty for a session."""
+    scope: str = ""
+    """What was granted, for those who read the token on their own."""
 
 
 class AccessTokens:
@@ -54,20 +60,15 @@ class AccessTokens:
         """A token for the next hour."""
         key = await self._signing_key(connection)
         now = int(time.time())
-        return jwt.encode(
-            {"alg": _ALGORITHM, "typ": _TYPE, "kid": key.kid},
-            {
-                "iss": self._issuer,
-                "aud": AUDIENCE,
-                "sub": claims.user,
-                "sid": claims.session,
-                "jti": new_id(),
-                "iat": now,
-                "exp": now + LASTS_S,
-            },
-            key,
-            [_ALGORITHM],
-        )
+        told = {
+            "iss": self._issuer,
+            "aud": AUDIENCE,
+            "jti": new_id(),
+            "iat": now,
+            "exp": now + LASTS_S,
+            **{name: value for name, value in zip(_NAMES, claims, strict=True) if value},
+        }
+        return jwt.encode({"alg": _ALGORITHM, "typ": _TYPE, "kid": key.kid}, told, key, [_ALGORITHM])
 
     async def read(self, token: str) -> Claims:
         """Raises `InvalidToken`, and `Unavailable` when its key must be asked for and Postgres is away."""
@@ -77,8 +78,10 @@ class AccessTokens:
             self._registry().validate(read.claims)
         except (JoseError, ValueError) as error:
             raise InvalidToken from error
-        claims = Claims(read.claims["sub"], read.claims["sid"])
+        claims = Claims(*[read.claims.get(name, "") for name in _NAMES])
         if read.header.get("typ") != _TYPE or not all(isinstance(claim, str) for claim in claims):
+            raise InvalidToken
+        if bool(claims.session) == bool(claims.grant):
             raise InvalidToken
         return claims
 
@@ -94,7 +97,6 @@ class AccessTokens:
             iss={"essential": True, "value": self._issuer},
             aud={"essential": True, "value": AUDIENCE},
             sub=essential,
-            sid=essential,
             exp=essential,
         )
 

@@ -9,11 +9,7 @@ from starlette.requests import Request
 from admin import errors
 from admin.database import Connection, transaction
 from admin.errors import (
-    AccountLocked,
-    EmailNotVerified,
     InsufficientPermissions,
-    InvalidCredentials,
-    RateLimited,
     RegistrationClosed,
     TokenRevoked,
 )
@@ -25,16 +21,13 @@ from admin.identity import access_tokens, audit, invitations, members, organizat
 from admin.identity.access_tokens import Claims
 from admin.identity.fields import Login, Logout, Refresh, Registration
 from admin.identity.people import (
-    MAILS,
-    PER_ACCOUNT,
     Said,
     Slowly,
     UserResource,
-    account_name,
     acting,
     ask_to_verify,
-    gate_of,
     person_in,
+    proven,
 )
 from admin.identity.sessions import Session
 from admin.identity.users import User
@@ -126,29 +119,12 @@ async def register(request: Request, new: Annotated[Registration, Depends(body_o
 )
 async def login(request: Request, sent: Annotated[Login, Depends(body_of(Login))]) -> SessionAnswer:
     """Tokens are in `meta`. After ten wrong passwords an address is locked for a quarter of an hour."""
-    try:
-        await gate_of(request).charge(account_name(sent.email), PER_ACCOUNT)
-    except RateLimited as error:
-        raise AccountLocked from error
-    async with transaction(request.app.state.pool) as connection:
-        user = await users.by_email(connection, sent.email)
-    if not await passwords.matches(sent.password, user.password_hash if user else None) or user is None:
-        raise InvalidCredentials
-    await request.app.state.limits.forget(account_name(sent.email), PER_ACCOUNT)
-    if user.email_verified_at is None:
-        await _verify_again(request, user)
-        raise EmailNotVerified
+    user = await proven(request, sent.email, sent.password)
     async with transaction(request.app.state.pool) as connection:
         organization_id = await members.first_of(connection, user.id)
         if organization_id is None:
             raise InsufficientPermissions("You are no member of an organization any more.")
         return await _begin(request, connection, user, organization_id, is_remembered=sent.remember_me)
-
-
-async def _verify_again(request: Request, user: User) -> None:
-    if (await request.app.state.limits.charge(f"verify:{user.public_id}", MAILS)).is_allowed:
-        async with transaction(request.app.state.pool) as connection:
-            await ask_to_verify(request, connection, user)
 
 
 @router.post(

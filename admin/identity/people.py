@@ -10,12 +10,13 @@ from typing import NamedTuple
 from fastapi import Depends
 from starlette.requests import Request
 
-from admin.database import Connection
+from admin.database import Connection, transaction
+from admin.errors import AccountLocked, EmailNotVerified, InvalidCredentials, RateLimited
 from admin.http import ids
 from admin.http.answers import Instant, Meta, Wire
 from admin.http.limits import Limit
 from admin.http.request_ids import client, request_id
-from admin.identity import letters, mailed_tokens, members, organizations
+from admin.identity import letters, mailed_tokens, members, organizations, passwords, users
 from admin.identity.principal import Gate, Principal
 from admin.identity.users import User
 
@@ -142,6 +143,33 @@ async def ask_to_verify(request: Request, connection: Connection, user: User) ->
     """Send a mail with a token that shows that the address is theirs."""
     token = await mailed_tokens.make(connection, user.id, "verify")
     await letters.verification(connection, request.app.state.sealer, user.email, token)
+
+
+async def proven(request: Request, email: str, password: str) -> User:
+    """Whoever has this address and this password.
+
+    Attempts are counted before they are looked at, so that parallel ones count, too. Raises `AccountLocked`,
+    `InvalidCredentials`, and `EmailNotVerified` after another mail was sent.
+    """
+    try:
+        await gate_of(request).charge(account_name(email), PER_ACCOUNT)
+    except RateLimited as error:
+        raise AccountLocked from error
+    async with transaction(request.app.state.pool) as connection:
+        user = await users.by_email(connection, email)
+    if not await passwords.matches(password, user.password_hash if user else None) or user is None:
+        raise InvalidCredentials
+    await request.app.state.limits.forget(account_name(email), PER_ACCOUNT)
+    if user.email_verified_at is None:
+        await _verify_again(request, user)
+        raise EmailNotVerified
+    return user
+
+
+async def _verify_again(request: Request, user: User) -> None:
+    if (await request.app.state.limits.charge(f"verify:{user.public_id}", MAILS)).is_allowed:
+        async with transaction(request.app.state.pool) as connection:
+            await ask_to_verify(request, connection, user)
 
 
 Slowly = Depends(slowly)

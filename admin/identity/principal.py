@@ -46,13 +46,15 @@ class Principal(NamedTuple):
     """Its public id."""
     tier: str
     kind: str
-    """api_key, user, or system for the command line."""
+    """api_key, user, client for an app that acts for itself, or system for the command line."""
     public_id: str
     name: str
     permissions: frozenset[str]
     user_id: int | None = None
     session: str | None = None
     """The public id of a user's session."""
+    grant: str = ""
+    """The public id of what was granted to the OAuth client that acts."""
     address: str = ""
     request_id: str = ""
 
@@ -127,7 +129,9 @@ class Gate:
         except InvalidToken:
             return None
         async with database.connection(self._pool, within_s=database.AUTHENTICATE_S) as connection:
-            return await (_by_claims(connection, claims) if claims else _by_key(connection, bearer))
+            if claims is None:
+                return await _by_key(connection, bearer)
+            return await (_by_grant if claims.grant else _by_session)(connection, claims)
 
 
 async def _by_key(connection: Connection, key: str) -> Principal | None:
@@ -155,11 +159,11 @@ async def _by_key(connection: Connection, key: str) -> Principal | None:
     )
 
 
-async def _by_claims(connection: Connection, claims: Claims) -> Principal | None:
+async def _by_session(connection: Connection, claims: Claims) -> Principal | None:
     """The member whose session it is: as long as the session lasts and the membership, too."""
     row = await connection.fetchrow(
         """
-        /* principal.by_claims */
+        /* principal.by_session */
         select u.id as user_id, u.public_id, u.name, u.email, m.role, o.id as organization_id,
                o.public_id as organization, o.tier
           from sessions s
@@ -168,7 +172,7 @@ async def _by_claims(connection: Connection, claims: Claims) -> Principal | None
           join memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id
          where s.public_id = $1 and u.public_id = $2 and s.revoked_at is null and s.expires_at > now()""",
         claims.session,
-        claims.user,
+        claims.subject,
     )
     if row is None:
         return None
@@ -182,6 +186,38 @@ async def _by_claims(connection: Connection, claims: Claims) -> Principal | None
         permissions=ROLES[row["role"]],
         user_id=row["user_id"],
         session=claims.session,
+    )
+
+
+async def _by_grant(connection: Connection, claims: Claims) -> Principal | None:
+    """The client that something was granted to: within that, and within what whoever granted it may do now."""
+    row = await connection.fetchrow(
+        """
+        /* principal.by_grant */
+        select c.public_id as client, c.name as client_name, g.permissions, m.role,
+               u.public_id, coalesce(nullif(u.name, ''), u.email) as name,
+               o.id as organization_id, o.public_id as organization, o.tier
+          from oauth_grants g
+          join oauth_clients c on c.id = g.client_id
+          join organizations o on o.id = g.organization_id
+          left join users u on u.id = g.user_id
+          left join memberships m on m.organization_id = g.organization_id and m.user_id = g.user_id
+         where g.public_id = $1 and g.revoked_at is null and g.expires_at > now() and c.revoked_at is null
+           and (g.user_id is null or m.role is not null)""",
+        claims.grant,
+    )
+    if row is None:
+        return None
+    granted = frozenset[str](row["permissions"])
+    return Principal(
+        organization_id=row["organization_id"],
+        organization=row["organization"],
+        tier=row["tier"],
+        kind="user" if row["role"] else "client",
+        public_id=row["public_id"] or row["client"],
+        name=f"{row['name']} through {row['client_name']}" if row["role"] else row["client_name"],
+        permissions=granted - frozenset(lacking(ROLES[row["role"]], granted)) if row["role"] else granted,
+        grant=claims.grant,
     )
 
 
@@ -202,7 +238,7 @@ _bearer = HTTPBearer(auto_error=False, description="An API key, or the access to
 async def _admitted(request: Request, scopes: SecurityScopes, _: Annotated[object, Depends(_bearer)]) -> Principal:
     gate: Gate = request.app.state.gate
     principal = await gate.admit(request, scopes.scopes)
-    request.state.acts_for = principal.organization_id, f"{principal.kind} {principal.public_id}"
+    request.state.acts_for = principal.organization_id, f"{principal.kind} {principal.public_id} {principal.grant}"
     return principal
 
 
