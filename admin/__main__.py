@@ -12,6 +12,7 @@ import click
 
 from admin import database
 from admin.database import Connection, MigrationError
+from admin.identity.organizations import TIERS
 from admin.settings import AdminSettings
 from shared import metrics
 from shared.settings import SettingsError, load
@@ -56,6 +57,7 @@ def serve() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the app decides whom it believes (LINKWIRE_TRUSTED_PROXIES)
         timeout_graceful_shutdown=5,
     )
     _serve_metrics(settings)
@@ -64,7 +66,7 @@ def serve() -> None:
 
 @linkwire.command()
 def work() -> None:
-    """Do the background work: publish links, ingest clicks."""
+    """Do the background work: publish links, ingest clicks, send mail, clear away what is over."""
     from admin import worker
 
     settings = _settings()
@@ -100,9 +102,23 @@ def migrate() -> None:
     click.echo(f"Applied {', '.join(applied)}." if applied else "The database is up to date.")
 
 
+def _email(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from admin.http.fields import email_of
+
+    try:
+        return email_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @linkwire.command()
 @click.argument("name", default="command line")
-@click.option("--email", default="owner@localhost", help="The owner's e-mail, if there is no organization yet.")
+@click.option(
+    "--email",
+    default="owner@localhost",
+    callback=_email,
+    help="The owner's e-mail, if there is no organization yet.",
+)
 def key(name: str, email: str) -> None:
     """Make an API key for the first organization, which is made too if there is none."""
     import secrets
@@ -127,6 +143,28 @@ def key(name: str, email: str) -> None:
     if password:
         click.echo(f"Made an organization; its owner is {email} with the password {password}", err=True)
     click.echo(made)
+
+
+@linkwire.command()
+@click.argument("organization")
+@click.argument("tier", type=click.Choice([*TIERS, "enterprise"]))
+def tier(organization: str, tier: str) -> None:
+    """Set the tier of an organization, which says how much it may ask of the API."""
+    from admin.errors import NotFound
+    from admin.http import ids
+    from admin.identity import founding
+
+    async def change(connection: Connection) -> bool:
+        try:
+            public_id = ids.read("", organization.removeprefix("org_"))
+        except NotFound:
+            return False
+        async with connection.transaction():
+            return await founding.set_tier(connection, public_id, tier)
+
+    if not _with_database(_settings().beside_a_running_home(), change):
+        _give_up(f"There is no organization {organization}.")
+    click.echo(f"{organization} is of the {tier} tier now.")
 
 
 @linkwire.command()

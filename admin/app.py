@@ -1,5 +1,6 @@
 """The admin application: its parts, put together in one place."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -26,7 +27,7 @@ from admin.links import routes as links
 from admin.links.publish import Publisher
 from admin.settings import AdminSettings
 from admin.stats import routes as stats
-from shared.redis import open_redis
+from shared.redis import LOST, Redis, RedisError, open_redis
 
 _PREFIXES = ("/v1", "/api/v1")
 _ROUTERS = (
@@ -42,6 +43,7 @@ _ROUTERS = (
 )
 
 _ANY_STANDING = Standing(0, 0, 0, 0)
+_REDIS_S = 0.5  # whoever asks whether we are ready waits for a second, often
 
 
 def build(settings: AdminSettings) -> FastAPI:
@@ -93,8 +95,7 @@ def build(settings: AdminSettings) -> FastAPI:
 
 async def _jwks(request: Request) -> Response:
     """The keys that access tokens are signed with, for those who want to verify them on their own."""
-    async with database.transaction(request.app.state.pool) as connection:
-        keys = await request.app.state.access_tokens.public_keys(connection)
+    keys = await request.app.state.access_tokens.public_keys()
     return JSONResponse({"keys": keys}, headers={"Cache-Control": "max-age=300"})
 
 
@@ -104,10 +105,23 @@ async def _healthz(_: Request) -> Response:
 
 
 async def _readyz(request: Request) -> Response:
-    """Postgres answers."""
+    """Postgres answers and is up to date. The API works without Redis, so its absence is only said."""
     try:
         async with database.transaction(request.app.state.pool) as connection:
-            await connection.execute("/* app.readyz */ select 1")
+            pending = await database.pending(connection)
     except Unavailable:
         return PlainTextResponse("Postgres is away\n", 503, headers=Unavailable.headers)
-    return PlainTextResponse("ok\n")
+    if pending:
+        return PlainTextResponse(f"Postgres lacks {', '.join(pending)}; run `linkwire migrate`\n", 503)
+    if await _answers(request.app.state.redis):
+        return PlainTextResponse("ok\n")
+    return PlainTextResponse("ok\nRedis is away: changes of links are published when it is back\n")
+
+
+async def _answers(redis: Redis) -> bool:
+    try:
+        async with asyncio.timeout(_REDIS_S):
+            await redis.ping()
+    except (*LOST, RedisError):
+        return False
+    return True

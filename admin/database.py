@@ -11,6 +11,7 @@ Rules of this file:
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 from collections.abc import AsyncIterator
 from importlib import resources
@@ -144,6 +145,15 @@ async def migrate(connection: Connection) -> list[str]:
         await connection.execute("/* database.migrate */ select pg_advisory_unlock($1)", _MIGRATION_LOCK)
 
 
+async def pending(connection: Connection) -> list[str]:
+    """The migrations that have not been applied, in their order; of a database that is not ours yet, all of them."""
+    is_ours = await connection.fetchval("/* database.pending */ select to_regclass('migrations') is not null")
+    rows = await connection.fetch("/* database.pending */ select name from migrations") if is_ours else []
+    applied = {row["name"] for row in rows}
+    return [name for name, _text in _migrations() if name not in applied]
+
+
+@functools.cache  # those that this process was started with: an upgrade may bring others while it runs
 def _migrations() -> list[tuple[str, str]]:
     files = [file for file in (resources.files("admin") / "migrations").iterdir() if file.name.endswith(".sql")]
     return [(file.name, file.read_text(encoding="utf-8")) for file in sorted(files, key=lambda file: file.name)]

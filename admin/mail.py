@@ -11,7 +11,8 @@ Rules of this file:
    is what is older than a day, also where nothing sends mail: deleted, with a line in the log.
 4. A server that has read the text may quote it (filters quote links). Of what it says then only the codes are kept.
 5. Certificates are verified, against the system's authorities. Not those of a server on this machine: nobody is on the
-   way to it, and none has a certificate for `localhost`.
+   way to it, and none has a certificate for `localhost`. TLS is turned to where it is offered; where a password goes
+   to another machine it is required, or somebody on the way could take the offer out and read the password.
 6. What can't arrive as it is, is refused when it is posted. So is whatever could make a second header or recipient.
 """
 
@@ -233,13 +234,15 @@ def _client(url: str) -> aiosmtplib.SMTP:
     parts = urlsplit(url)
     if not parts.hostname:
         raise SettingsError("LINKWIRE_SMTP_URL: it names no host.")
+    begins_with_tls, is_here = parts.scheme == "smtps", parts.hostname in _ON_THIS_MACHINE
     return aiosmtplib.SMTP(
         hostname=parts.hostname,
         port=parts.port,
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
-        use_tls=parts.scheme == "smtps",
-        validate_certs=parts.hostname not in _ON_THIS_MACHINE,
+        use_tls=begins_with_tls,
+        start_tls=True if parts.password and not is_here and not begins_with_tls else None,  # None: where it is offered
+        validate_certs=not is_here,
         timeout=_ANSWER_S,
     )
 

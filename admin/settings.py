@@ -101,7 +101,7 @@ class AdminSettings(CommonSettings):
     smtp_url: str | None = setting(
         "LINKWIRE_SMTP_URL",
         "Where mail is handed in: `smtp://user:password@host:587`, which turns to TLS where the server offers it, or "
-        "`smtps://`, which begins with it. Unset: no mail is sent.",
+        "`smtps://`, which begins with it. A password goes to another machine over TLS only. Unset: no mail is sent.",
         default=None,
         parse=url("smtp", "smtps"),
         secret=True,
@@ -152,10 +152,19 @@ class AdminSettings(CommonSettings):
         )
 
     def require_all(self) -> None:
-        """Raises `SettingsError` when Postgres, Redis or the secret is not configured."""
+        """Raises `SettingsError` when Postgres, Redis, the secret, or mail that is needed is not configured."""
         self.database()
         self.redis()
         self.sealer()
+        self.require_mail()
+
+    def require_mail(self) -> None:
+        """Raises `SettingsError` when anybody may register and nothing sends mail."""
+        if self.open_registration and not self.sends_mail:
+            raise SettingsError(
+                "LINKWIRE_OPEN_REGISTRATION: nothing sends mail, so nobody could ever confirm an address; set "
+                "LINKWIRE_SMTP_URL."
+            )
 
     @property
     def public_url(self) -> str:

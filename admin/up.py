@@ -60,6 +60,7 @@ async def run(settings: AdminSettings) -> None:
 
 
 async def _start(settings: AdminSettings) -> None:
+    settings.require_mail()
     metrics_port = settings.metrics_port or settings.edge_port + 1000
     async with _home(settings.home) as lock:
         _check_free(
@@ -82,12 +83,17 @@ async def _run(settings: AdminSettings, children: Supervisor, lock: int, metrics
         **servers,
         "LINKWIRE_HOME": str(settings.home),
         "LINKWIRE_PUBLIC_URL": settings.public_url,
-        "LINKWIRE_SECRET": _secret(settings),
         "LINKWIRE_METRICS_PORT": "",
         **metrics.prepare(settings.home, "up"),
     }
-    for name, arguments in (("worker", "admin work"), ("edge", "edge"), ("admin", "admin serve")):
-        await children.start(_process(settings.home, name, arguments.split(), environment, lock))
+    # Empty for the edge, or it would have ours: it seals nothing, and is what strangers talk to.
+    sealing, without = {"LINKWIRE_SECRET": _secret(settings)}, {"LINKWIRE_SECRET": ""}
+    for name, arguments, secret in (
+        ("worker", "admin work", sealing),
+        ("edge", "edge", without),
+        ("admin", "admin serve", sealing),
+    ):
+        await children.start(_process(settings.home, name, arguments.split(), {**environment, **secret}, lock))
     metrics.serve(settings.metrics_host, metrics_port)
     await _wait_until_ready(settings)
     credentials.settle(

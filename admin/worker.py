@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from admin import database, mail
+from admin.http import idempotency
+from admin.identity import letters, mailed_tokens, sessions
+from admin.identity.oauth import grants
 from admin.links import publish
 from admin.settings import AdminSettings
 from admin.stats import ingest, sources
@@ -22,6 +25,7 @@ _LONGEST_PAUSE_S = 5.0
 _PATIENCE_S = 60.0
 _COMPARE_EVERY_S = 1.0
 _MAIL_IDLE_S = 1.0
+_CLEAR_EVERY_S = 3600.0
 _TROUBLE = (*LOST, RedisError, *database.AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -33,6 +37,7 @@ async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(_keep_doing("publication", lambda: _publish(settings.database(), redis))),
             asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings, redis))),
             asyncio.create_task(_keep_doing("mail", lambda: _send_mail(settings))),
+            asyncio.create_task(_keep_doing("clearing", lambda: _clear(settings.database()))),
         ]
         stopping = asyncio.create_task(stop.wait())
         done, _pending = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -97,12 +102,24 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
 
 
 async def _send_mail(settings: AdminSettings) -> None:
-    """Send mail, or give it up."""
+    """Write the mail that was asked for, and send what is written, or give it up."""
     sealer = settings.sealer()
     connection = await asyncpg.connect(settings.database(), timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
     try:
         while True:
-            if not await mail.step(connection, sealer, settings):
+            written = await letters.step(connection, sealer)
+            if not await mail.step(connection, sealer, settings) and not written:
                 await asyncio.sleep(_MAIL_IDLE_S)
     finally:
         connection.terminate()
+
+
+async def _clear(database_url: str) -> None:
+    """Remove what is over and nobody may ask for again; then wait for the next time."""
+    connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
+    try:
+        for clear in (idempotency.clear, sessions.clear, grants.clear, mailed_tokens.clear):
+            await clear(connection)
+    finally:
+        connection.terminate()
+    await asyncio.sleep(_CLEAR_EVERY_S)

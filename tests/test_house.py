@@ -144,6 +144,22 @@ def test_commands_variables_and_ports_of_the_compose_file_exist(name: str, servi
         assert int(port) in ports
 
 
+HERE = {"LINKWIRE_HOME", "LINKWIRE_EDGE_HOST", "LINKWIRE_EDGE_PORT", "LINKWIRE_SPOOL_SILENCE_S"}
+
+
+def test_the_compose_file_hands_on_whatever_an_operator_may_set() -> None:
+    environment = COMPOSE["services"]["admin"]["environment"]
+    assert {setting.name for setting in declared(AdminSettings)} - set(environment) == HERE
+    assert {name for name, value in environment.items() if value == f"${{{name}:-}}"} >= {
+        "LINKWIRE_TRUSTED_PROXIES",
+        "LINKWIRE_OPEN_REGISTRATION",
+        "LINKWIRE_CORS_ORIGINS",
+        "LINKWIRE_ENTERPRISE_PER_MINUTE",
+        "LINKWIRE_DEVELOPMENT",
+    }
+    assert "LINKWIRE_TRUSTED_PROXIES" in COMPOSE["services"]["edge"]["environment"]
+
+
 def test_the_image_holds_what_the_commands_need_and_is_not_root() -> None:
     dockerfile = text("Dockerfile")
     for source in re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE):

@@ -1,4 +1,7 @@
-"""Answers: the Linkkit envelope, and the one builder for the body of an error."""
+"""Answers: the Linkkit envelope, and the one builder for the body of an error.
+
+What nobody expected is answered inside of every other middleware, so that its answer has the headers of any other.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -9,13 +12,15 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin.errors import ApiError, Detail, InternalError, Invalid, MethodNotAllowed, NotFound, RateLimited
 from admin.http.lists import Cursor, Found, Pagination
-from admin.http.request_ids import request_id
+from admin.http.request_ids import asked_of, request_id
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +177,37 @@ def install_error_answers(app: FastAPI) -> None:
     """Give every error its body: our own, the framework's, and whatever nobody expected."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(Exception, _unexpected)
+    # At the end, which is the innermost; what is added otherwise goes to the begin. An exception handler for Exception
+    # would answer outside of all middleware.
+    app.user_middleware.append(Middleware(Faults))
+
+
+class Faults:
+    """ASGI middleware: answers what nobody expected, and logs it with its traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What goes wrong behind the begin of an answer is raised again: the server cuts the connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def noticed(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noticed)
+        except Exception:
+            request = Request(scope)
+            log.exception("%s %s: nobody expected this", request_id(request), asked_of(scope))
+            if has_begun:
+                raise
+            await _error_answer(request, InternalError())(scope, receive, send)
 
 
 def _error_answer(request: Request, error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
@@ -185,15 +220,13 @@ def _error_answer(request: Request, error: ApiError, headers: Mapping[str, str] 
         ),
         meta=Meta(request_id=request_id(request)),
     )
-    # Here too, because an unexpected error is answered outside of RequestIds.
-    named = {**error.headers, **(headers or {}), "X-Request-ID": request_id(request)}
-    return JSONResponse(body.model_dump(by_alias=True), error.status, named)
+    return JSONResponse(body.model_dump(by_alias=True), error.status, {**error.headers, **(headers or {})})
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     if error.status >= 500:
-        log.warning("%s %s: %s: %r", request_id(request), request.url.path, error, error.__cause__)
+        log.warning("%s %s: %s: %r", request_id(request), asked_of(request.scope), error, error.__cause__)
     return _error_answer(request, error)
 
 
@@ -215,9 +248,3 @@ def _allow(request: Request) -> dict[str, str]:
         if compile_path(template)[0].fullmatch(path):
             return {"Allow": ", ".join(sorted(method.upper() for method in operations))}
     return {}
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    """Starlette raises it again after this answer, so the server logs the traceback; this line adds the id to it."""
-    log.error("%s %s: %r", request_id(request), request.url.path, error)
-    return _error_answer(request, InternalError())

@@ -26,7 +26,7 @@ from admin import database
 from admin.database import Connection
 from admin.errors import IdempotencyKeyInUse, IdempotencyKeyReused, Invalid
 from admin.http.bodies import body_bytes
-from admin.sealing import Sealer
+from admin.sealing import CannotOpen, Sealer
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -97,7 +97,11 @@ class Effect:
             raise IdempotencyKeyReused
         if row["status"] is None:
             raise IdempotencyKeyInUse
-        raise Replayed(row["status"], self._sealer.open(row["answer"]))
+        try:
+            answer = self._sealer.open(row["answer"])
+        except CannotOpen as error:
+            raise IdempotencyKeyReused("The answer to this Idempotency-Key can't be opened any more.") from error
+        raise Replayed(row["status"], answer)
 
     async def release(self, connection: Connection) -> None:
         """Let go of a key that has no answer."""
@@ -129,16 +133,17 @@ async def _effect(request: Request, sent: Annotated[str | None, _HEADER] = None)
         return
     if not (shape := _SHAPE.fullmatch(sent)):
         raise Invalid.of(HEADER, "It must be 1 to 255 visible ASCII characters, bare or quoted.")
+    assert hasattr(request.state, "acts_for"), "a route that asks for Once asks for its caller first"
     organization_id, actor = request.state.acts_for
     route = f"{request.method} {request.scope['route'].path.removeprefix('/api')}"
-    effect = Effect(sealer, _digest(actor, route, shape[1]))
+    effect = Effect(sealer, _digest(str(organization_id), actor, route, shape[1]))
     fingerprint = _digest(request.url.path.removeprefix("/api"), (await body_bytes(request)).hex())
     pool = request.app.state.pool
     async with database.connection(pool) as connection:
         await effect.claim(connection, organization_id, fingerprint)
     try:
         yield effect
-    except Exception:
+    except Exception:  # when the client has gone away, the lease ends by itself
         async with database.connection(pool) as connection:
             await effect.release(connection)
         raise
@@ -149,7 +154,7 @@ def _digest(*parts: str) -> bytes:
 
 
 Once = Annotated[Effect, Depends(_effect)]
-"""What a POST route asks for, behind its caller and its body, and keeps its answer with."""
+"""What a POST route asks for behind its caller, and before its body: a repeat is a repeat whatever the clock says."""
 
 
 async def replayed(_: Request, replay: Exception) -> Response:

@@ -22,7 +22,7 @@ from shared.redis import LOST, Redis, RedisError
 
 log = logging.getLogger(__name__)
 
-NOW_S = 0.1
+NOW_S = 0.25
 """How long a request may wait for Redis to say whether it may go on."""
 
 PATIENCE_S = 1.0

@@ -1,7 +1,8 @@
 """What every answer says of its request: the id, and how much may still be asked. And who sent it.
 
 Every answer has an `X-Request-ID`, the client's own when it sent a sensible one. A line in the log has it, too, beside
-method, path and status; never the query, which may hold what is nobody's business.
+method, path and status; never the query, which may hold what is nobody's business. An answer of the API is kept nowhere
+on its way, unless it says that it may be: tokens and keys are in answers.
 """
 
 import logging
@@ -19,6 +20,7 @@ from shared.visitor import Networks, client_address, client_network
 log = logging.getLogger(__name__)
 
 _SENSIBLE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_API = ("/v1/", "/api/v1/")
 
 
 class RequestIds:
@@ -42,12 +44,13 @@ class RequestIds:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
                 answer["X-Request-ID"] = request_id
+                if scope["path"].startswith(_API):
+                    answer.setdefault("Cache-Control", "no-store")
                 standing: Standing | None = state.get("standing")
                 if standing is not None:
                     answer.update(headers(standing))
                 taken_ms = (time.monotonic() - began_at) * 1000
-                path = scope["path"].encode("unicode_escape").decode()
-                log.info("%s %s %s %d %.1f ms", request_id, scope["method"], path, message["status"], taken_ms)
+                log.info("%s %s %d %.1f ms", request_id, asked_of(scope), message["status"], taken_ms)
             await send(message)
 
         await self._app(scope, receive, send_with_id)
@@ -58,9 +61,16 @@ def request_id(request: Request) -> str:
     return str(request.state.request_id)
 
 
+def asked_of(scope: Scope) -> str:
+    """Method and path for a line of the log. Escaped: control characters could begin another line."""
+    return f"{scope['method']} {scope['path'].encode('unicode_escape').decode()}"
+
+
 def client(request: Request) -> tuple[str, str]:
     """The address that a request came from, and the network that limits count by."""
     trusted: Networks = request.app.state.settings.trusted_proxies
     peer = request.client.host if request.client else ""
-    address = client_address(peer, request.headers.get("x-forwarded-for", ""), trusted)
+    # In several lines, too: HAProxy adds one of its own behind what the client sent.
+    forwarded_for = ",".join(request.headers.getlist("x-forwarded-for"))
+    address = client_address(peer, forwarded_for, trusted)
     return address, client_network(address)

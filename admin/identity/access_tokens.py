@@ -27,7 +27,8 @@ _TYPE = "at+jwt"
 _NAMES = ("sub", "sid", "gid", "client_id", "scope")
 _ROTATE_AFTER = "30 days"
 _VERIFY_FOR = "32 days"
-_ASK_AGAIN_AFTER_S = 1.0
+_ASK_EVERY_S = 60.0  # so that a key that was deleted is of no use after that
+_ASK_AGAIN_AFTER_S = 1.0  # for a key that is not known
 _MAX_LENGTH = 4096
 _LOCK = 0x6A776B73
 
@@ -56,9 +57,9 @@ class AccessTokens:
         self._sign_until = self._asked_at = -float("inf")
         self._asking = asyncio.Lock()
 
-    async def issue(self, connection: Connection, claims: Claims) -> str:
-        """A token for the next hour."""
-        key = await self._signing_key(connection)
+    async def issue(self, claims: Claims) -> str:
+        """A token for the next hour. To be asked for outside of transactions. Raises `Unavailable`."""
+        key = await self._signing_key()
         now = int(time.time())
         told = {
             "iss": self._issuer,
@@ -85,9 +86,9 @@ class AccessTokens:
             raise InvalidToken
         return claims
 
-    async def public_keys(self, connection: Connection) -> list[dict[str, Any]]:
-        """The keys to verify tokens with, as JWKs (RFC 7517)."""
-        await self._signing_key(connection)
+    async def public_keys(self) -> list[dict[str, Any]]:
+        """The keys to verify tokens with, as JWKs (RFC 7517). Raises `Unavailable`."""
+        await self._signing_key()
         return [{**key.as_dict(private=False), "alg": _ALGORITHM, "use": "sig"} for key in self._verifying.values()]
 
     def _registry(self) -> jwt.JWTClaimsRegistry:
@@ -101,20 +102,29 @@ class AccessTokens:
         )
 
     async def _verifying_key(self, kid: str) -> OKPKey:
-        async with self._asking:
-            if kid not in self._verifying and time.monotonic() - self._asked_at > _ASK_AGAIN_AFTER_S:
-                async with database.connection(self._pool, within_s=database.AUTHENTICATE_S) as connection:
-                    await self._ask(connection)
+        age_s = time.monotonic() - self._asked_at
+        if kid not in self._verifying or age_s > _ASK_EVERY_S:
+            async with self._asking:
+                # Who waited may find that it was asked for meanwhile, or in vain.
+                age_s = time.monotonic() - self._asked_at
+                if age_s > (_ASK_EVERY_S if kid in self._verifying else _ASK_AGAIN_AFTER_S):
+                    self._asked_at = time.monotonic()
+                    async with database.connection(self._pool, within_s=database.AUTHENTICATE_S) as connection:
+                        await self._ask(connection)
         if kid not in self._verifying:
             raise InvalidToken
         return self._verifying[kid]
 
-    async def _signing_key(self, connection: Connection) -> OKPKey:
+    async def _signing_key(self) -> OKPKey:
         if self._signing is None or time.monotonic() > self._sign_until:
-            # One process makes a new key; the others wait, and find it.
-            await connection.execute("/* access_tokens.signing_key */ select pg_advisory_xact_lock($1)", _LOCK)
-            if not await self._ask(connection):
-                await self._make(connection)
+            # In a transaction of its own: a key is used when it is known to be stored. One process makes it; the others
+            # wait for the lock, and find it.
+            async with database.transaction(self._pool) as connection:
+                await connection.execute("/* access_tokens.signing_key */ select pg_advisory_xact_lock($1)", _LOCK)
+                if not await self._ask(connection):
+                    await self._make(connection)
+            async with database.connection(self._pool) as connection:
+                await self._ask(connection)
         assert self._signing is not None
         return self._signing
 
@@ -132,7 +142,8 @@ class AccessTokens:
         self._verifying = {row["kid"]: OKPKey.import_key(json.loads(row["public_jwk"])) for row in rows}
         may_sign = bool(rows) and bool(rows[0]["may_sign"])
         if may_sign:
-            self._sign_with(OKPKey.import_key(json.loads(self._sealer.open(rows[0]["sealed"]))))
+            self._signing = OKPKey.import_key(json.loads(self._sealer.open(rows[0]["sealed"])))
+            self._sign_until = time.monotonic() + _ASK_EVERY_S
         return may_sign
 
     async def _make(self, connection: Connection) -> None:
@@ -144,12 +155,6 @@ class AccessTokens:
             json.dumps(key.as_dict(private=False)),
             self._sealer.seal(json.dumps(key.as_dict(private=True)).encode()),
         )
-        self._verifying[kid] = key
-        self._sign_with(key)
-
-    def _sign_with(self, key: OKPKey) -> None:
-        self._signing = key
-        self._sign_until = time.monotonic() + LASTS_S
 
 
 def has_shape(bearer: str) -> bool:
@@ -164,7 +169,7 @@ def _kid(token: str) -> str:
         raise InvalidToken
     try:
         kid = jws.extract_compact(token.encode("ascii")).headers().get("kid")
-    except (JoseError, ValueError) as error:
+    except (JoseError, ValueError, AttributeError) as error:  # a header that is no object has no `get`
         raise InvalidToken from error
     if not isinstance(kid, str):
         raise InvalidToken

@@ -7,12 +7,12 @@ from starlette.requests import Request
 
 from admin import errors
 from admin.database import Connection, transaction
-from admin.errors import InvalidCredentials, InvalidResetToken
+from admin.errors import InvalidResetToken, InvalidToken
 from admin.http import ids
 from admin.http.answers import Meta, PlainAnswer, documented, plain_answer
 from admin.http.bodies import body_of, documented_body
 from admin.http.request_ids import request_id
-from admin.identity import audit, invitations, letters, mailed_tokens, members, passwords, sessions, users
+from admin.identity import audit, letters, mailed_tokens, members, passwords, sessions, users
 from admin.identity.fields import (
     EmailVerify,
     InvitationAcceptance,
@@ -21,7 +21,18 @@ from admin.identity.fields import (
     PasswordReset,
     ProfileChange,
 )
-from admin.identity.people import MAILS, PER_ACCOUNT, Said, Slowly, UserAnswer, account_name, acting, person_in
+from admin.identity.people import (
+    MAILS,
+    PER_ACCOUNT,
+    Said,
+    Slowly,
+    UserAnswer,
+    account_name,
+    acting,
+    check_password,
+    join,
+    person_in,
+)
 from admin.identity.principal import Caller, user_of
 from admin.identity.users import User
 
@@ -41,12 +52,9 @@ async def reset_password(
     request: Request, sent: Annotated[PasswordReset, Depends(body_of(PasswordReset))]
 ) -> PlainAnswer[Said]:
     """The answer is always the same. The token in the mail is good once, for an hour."""
-    may = (await request.app.state.limits.charge(f"reset:{account_name(sent.email)}", MAILS)).is_allowed
-    async with transaction(request.app.state.pool) as connection:
-        user = await users.by_email(connection, sent.email)
-        if user is not None and may:
-            token = await mailed_tokens.make(connection, user.id, "reset")
-            await letters.password_reset(connection, request.app.state.sealer, user.email, token)
+    if (await request.app.state.limits.charge(f"reset:{account_name(sent.email)}", MAILS)).is_allowed:
+        async with transaction(request.app.state.pool) as connection:
+            await letters.ask_for_reset(connection, sent.email)
     return plain_answer(request, Said(message="If there is an account with this address, a mail is on its way."))
 
 
@@ -61,6 +69,9 @@ async def confirm_password(
     request: Request, sent: Annotated[PasswordConfirm, Depends(body_of(PasswordConfirm))]
 ) -> PlainAnswer[Said]:
     """All sessions end. A locked account is open again."""
+    async with transaction(request.app.state.pool) as connection:  # before the password is hashed, which is dear
+        if not await mailed_tokens.is_good(connection, sent.token, "reset"):
+            raise InvalidResetToken
     kept = await passwords.hashed(sent.password)
     async with transaction(request.app.state.pool) as connection:
         user_id = await mailed_tokens.use(connection, sent.token, "reset")
@@ -70,16 +81,17 @@ async def confirm_password(
         await users.set_password(connection, user_id, kept)
         await users.verify_email(connection, user_id)  # the mail has arrived there
         await sessions.end_all(connection, user_id)
-        await _record_password(request, connection, user)
+        await _record(request, connection, user, "password.changed")
     await request.app.state.limits.forget(account_name(user.email), PER_ACCOUNT)
     return plain_answer(request, Said(message="The password is changed. Please log in."))
 
 
-async def _record_password(request: Request, connection: Connection, user: User) -> None:
+async def _record(request: Request, connection: Connection, user: User, action: str) -> None:
+    """In the log of the organization that the user joined first."""
     organization_id = await members.first_of(connection, user.id)
     if organization_id is not None:
         actor = acting(request, await person_in(connection, user, organization_id))
-        await audit.record(connection, actor, "password.changed", ids.shown("user", user.public_id))
+        await audit.record(connection, actor, action, ids.shown("user", user.public_id))
 
 
 @router.post(
@@ -98,6 +110,7 @@ async def verify_email(
         if user_id is None:
             raise InvalidResetToken
         await users.verify_email(connection, user_id)
+        await _record(request, connection, await users.get(connection, user_id), "user.verified")
     return plain_answer(request, Said(message="The address is confirmed."))
 
 
@@ -138,7 +151,9 @@ async def change_me(
     "/change-password",
     summary="Change one's password",
     dependencies=[Slowly],
-    responses=documented(*errors.OF_EVERY_CALLER, errors.Invalid, errors.InvalidCredentials, errors.PayloadTooLarge),
+    responses=documented(
+        *errors.OF_EVERY_CALLER, errors.Invalid, errors.InvalidCredentials, errors.AccountLocked, errors.PayloadTooLarge
+    ),
     openapi_extra=documented_body(PasswordChange),
 )
 async def change_password(
@@ -148,10 +163,12 @@ async def change_password(
     user_id, session = user_of(caller)
     async with transaction(request.app.state.pool) as connection:
         user = await users.get(connection, user_id)
-    if not await passwords.matches(sent.current_password, user.password_hash):
-        raise InvalidCredentials("The current password is wrong.")
+    await check_password(request, user.email, sent.current_password, user.password_hash)
     kept = await passwords.hashed(sent.new_password)
     async with transaction(request.app.state.pool) as connection:
+        await users.still(connection, user)
+        if await sessions.by_public_id(connection, session) is None:
+            raise InvalidToken
         await users.set_password(connection, user_id, kept)
         await sessions.end_all(connection, user_id, but=session)
         await audit.record(connection, caller, "password.changed", caller.shown_id)
@@ -170,13 +187,12 @@ async def accept_invitation(
     caller: Caller,
     sent: Annotated[InvitationAcceptance, Depends(body_of(InvitationAcceptance))],
 ) -> UserAnswer:
-    """For somebody who has an account; others register with the token. It must have been sent to their address."""
+    """For somebody who has an account; others register with the token. It must have been sent to their address.
+
+    To act for the organization, log in with its `organizationId`.
+    """
     user_id, _session = user_of(caller)
     async with transaction(request.app.state.pool) as connection:
         user = await users.get(connection, user_id)
-        invitation = await invitations.accept(connection, sent.token, user.email)
-        await members.add(connection, invitation.organization_id, user_id, invitation.role)
-        joined = caller._replace(organization_id=invitation.organization_id)
-        await audit.record(connection, joined, "member.joined", caller.shown_id, role=invitation.role)
-        person = await person_in(connection, user, invitation.organization_id)
+        person = await person_in(connection, user, await join(request, connection, user, sent.token))
     return UserAnswer(data=person.resource(), meta=Meta(request_id=request_id(request)))

@@ -32,7 +32,7 @@ _COLUMNS = (
 
 LISTING = Listing(
     prefix="log",
-    sorts={"createdAt": "at"},
+    sorts={"createdAt": "public_id"},  # ids are in the order of time, and have an index
     filters={
         "action": Filter("action = {}", text),
         "actorId": Filter("actor_id = {}", text),

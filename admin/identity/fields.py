@@ -36,6 +36,8 @@ class Login(Fields):
     email: Email
     password: OldPassword
     remember_me: bool = False
+    organization_id: Token | None = None
+    invitation_token: Token | None = None
 
 
 class Refresh(Fields):
@@ -47,7 +49,7 @@ class Refresh(Fields):
 class Logout(Fields):
     """What POST /auth/logout takes."""
 
-    refresh_token: Token
+    refresh_token: Token | None = None
     all_devices: bool = False
 
 

@@ -23,24 +23,16 @@ class Invitation(NamedTuple):
     invited_by: str
     created_at: datetime
     expires_at: datetime
-    accepted_at: datetime | None
-    revoked_at: datetime | None
-
-    @property
-    def status(self) -> str:
-        """pending, accepted, revoked or expired."""
-        if self.accepted_at:
-            return "accepted"
-        if self.revoked_at:
-            return "revoked"
-        return "pending" if self.expires_at > datetime.now(self.expires_at.tzinfo) else "expired"
+    status: str
+    """pending, accepted, revoked or expired."""
 
 
-_COLUMNS = "public_id, organization_id, email, role, invited_by, created_at, expires_at, accepted_at, revoked_at"
 _STATUS = (
     "case when accepted_at is not null then 'accepted' when revoked_at is not null then 'revoked'"
     " when expires_at <= now() then 'expired' else 'pending' end"
 )
+
+_COLUMNS = f"public_id, organization_id, email, role, invited_by, created_at, expires_at, {_STATUS} as status"
 
 LISTING = Listing(
     prefix="inv",
@@ -94,34 +86,71 @@ async def create(
     return Invitation(**row), token
 
 
-async def accept(connection: Connection, token: str, email: str) -> Invitation:
-    """Use the token up. Raises `Invalid` for one that is unknown, used, too old or for somebody else's address."""
-    row = await connection.fetchrow(
+async def pending_role(connection: Connection, organization_id: int, email: str) -> str | None:
+    """The role that the open invitation to this address gives."""
+    role: str | None = await connection.fetchval(
         f"""
-        /* invitations.accept */
-        update invitations set accepted_at = now()
-         where sha256 = $1 and email = $2
-           and accepted_at is null and revoked_at is null and expires_at > now()
-        returning {_COLUMNS}""",  # noqa: S608
-        sha256(token),
+        /* invitations.pending_role */
+        select role from invitations where organization_id = $1 and email = $2 and {_STATUS} = 'pending'""",  # noqa: S608
+        organization_id,
         email,
     )
-    if row is None:
-        raise Invalid.of("invitationToken", "There is no open invitation with this token for this address.")
-    return Invitation(**row)
+    return role
 
 
-async def revoke(connection: Connection, organization_id: int, public_id: str) -> Invitation:
-    """An invitation that was accepted stays accepted. Raises `NotFound`."""
+async def get(connection: Connection, organization_id: int, public_id: str) -> Invitation:
+    """An invitation of this organization, locked against other changes. Raises `NotFound`."""
     row = await connection.fetchrow(
-        f"""
-        /* invitations.revoke */
-        update invitations set revoked_at = case when accepted_at is null then coalesce(revoked_at, now()) end
-         where organization_id = $1 and public_id = $2
-        returning {_COLUMNS}""",  # noqa: S608
+        f"/* invitations.get */ select {_COLUMNS} from invitations"  # noqa: S608
+        " where organization_id = $1 and public_id = $2 for update",
         organization_id,
         public_id,
     )
     if row is None:
         raise NotFound("There is no such invitation.")
     return Invitation(**row)
+
+
+async def check(connection: Connection, token: str, email: str) -> None:
+    """Raises `Invalid` for a token that `accept` would refuse now."""
+    is_good = await connection.fetchval(
+        f"""
+        /* invitations.check */
+        select exists (select from invitations where sha256 = $1 and email = $2 and {_STATUS} = 'pending')""",  # noqa: S608
+        sha256(token),
+        email,
+    )
+    if not is_good:
+        raise _no_such_invitation()
+
+
+def _no_such_invitation() -> Invalid:
+    return Invalid.of("invitationToken", "There is no open invitation with this token for this address.")
+
+
+async def accept(connection: Connection, token: str, email: str) -> Invitation:
+    """Use the token up. Raises `Invalid` for one that is unknown, used, too old or for somebody else's address."""
+    row = await connection.fetchrow(
+        f"""
+        /* invitations.accept */
+        update invitations set accepted_at = now()
+         where sha256 = $1 and email = $2 and {_STATUS} = 'pending'
+        returning {_COLUMNS}""",  # noqa: S608
+        sha256(token),
+        email,
+    )
+    if row is None:
+        raise _no_such_invitation()
+    return Invitation(**row)
+
+
+async def revoke(connection: Connection, organization_id: int, public_id: str) -> None:
+    """The token of an open invitation is of no use any more."""
+    await connection.execute(
+        """
+        /* invitations.revoke */
+        update invitations set revoked_at = now()
+         where organization_id = $1 and public_id = $2 and accepted_at is null and revoked_at is null""",
+        organization_id,
+        public_id,
+    )

@@ -1,6 +1,6 @@
 """The routes of API keys."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from admin import errors
 from admin.database import transaction
-from admin.errors import Detail, InsufficientPermissions
 from admin.http import ids
 from admin.http.answers import (
     Instant,
@@ -26,8 +25,8 @@ from admin.http.idempotency import Once
 from admin.identity import audit, keys
 from admin.identity.fields import KeyRotation, NewKey
 from admin.identity.keys import ApiKey
-from admin.identity.permissions import UNSCOPED, lacking
-from admin.identity.principal import Administrator, Principal
+from admin.identity.permissions import UNSCOPED
+from admin.identity.principal import Administrator
 
 router = APIRouter(tags=["API keys"], responses=documented(*errors.OF_EVERY_CALLER))
 
@@ -41,20 +40,21 @@ class KeyAttributes(Wire):
     permissions: list[str]
     status: str
     created_at: Instant
+    created_by: str | None
     expires_at: Instant | None
     last_used_at: Instant | None
     revoked_at: Instant | None
 
 
 def _attributes(key: ApiKey, secret: str | None = None) -> KeyAttributes:
-    is_over = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
     return KeyAttributes(
         name=key.name,
         key=secret or f"{keys.PREFIXES[key.environment]}…{key.ending}",
         environment=key.environment,
         permissions=key.permissions,
-        status="revoked" if key.revoked_at else "expired" if is_over else "active",
+        status=key.status,
         created_at=key.created_at,
+        created_by=ids.shown("user", key.created_by) if key.created_by else None,
         expires_at=key.expires_at,
         last_used_at=key.last_used_at,
         revoked_at=key.revoked_at,
@@ -72,7 +72,7 @@ def _resource(key: ApiKey) -> Resource[KeyAttributes]:
     openapi_extra={"parameters": keys.LISTING.parameters},
 )
 async def list_keys(request: Request, caller: Administrator) -> ResourceListAnswer[KeyAttributes]:
-    """Revoked and expired ones, too."""
+    """Expired ones, too, and revoked ones when `status` asks for them."""
     asked = keys.LISTING.asked(request.query_params.multi_items())
     async with transaction(request.app.state.pool) as connection:
         found = await keys.page_of(connection, caller.organization_id, asked)
@@ -87,11 +87,10 @@ async def list_keys(request: Request, caller: Administrator) -> ResourceListAnsw
     openapi_extra=documented_body(NewKey),
 )
 async def create_key(
-    request: Request, caller: Administrator, new: Annotated[NewKey, Depends(body_of(NewKey))], once: Once
+    request: Request, caller: Administrator, once: Once, new: Annotated[NewKey, Depends(body_of(NewKey))]
 ) -> ResourceAnswer[KeyAttributes]:
     """The key is in this answer and nowhere else. Without `permissions` it may do everything but administer."""
     permissions = frozenset[str](new.permissions) if new.permissions else UNSCOPED
-    _check_own(caller, permissions)
     secret = keys.new_key(new.environment)
     async with transaction(request.app.state.pool) as connection:
         key = await keys.add(
@@ -110,14 +109,6 @@ async def create_key(
     return made
 
 
-def _check_own(caller: Principal, permissions: frozenset[str]) -> None:
-    """Nobody gives away more than they have."""
-    if missing := lacking(caller.permissions, sorted(permissions)):
-        raise InsufficientPermissions(
-            details=[Detail("permissions", f"You can't give {name} away, because you lack it.") for name in missing]
-        )
-
-
 @router.get("/api-keys/{key_id}", summary="Get an API key", responses=documented(errors.NotFound))
 async def get_key(request: Request, caller: Administrator, key_id: str) -> ResourceAnswer[KeyAttributes]:
     """What is known of it; the key itself is kept nowhere."""
@@ -134,9 +125,9 @@ async def get_key(request: Request, caller: Administrator, key_id: str) -> Resou
     responses=documented(errors.NotFound),
 )
 async def revoke_key(request: Request, caller: Administrator, key_id: str) -> None:
-    """Within a second it is of no use anywhere."""
+    """Within a second it is of no use anywhere. Only a list of what was revoked has it then."""
     async with transaction(request.app.state.pool) as connection:
-        key = await keys.get(connection, caller.organization_id, ids.read("key", key_id))
+        key = await keys.get(connection, caller.organization_id, ids.read("key", key_id), lock=True)
         await keys.revoke(connection, key)
         await audit.record(connection, caller, "api_key.revoked", ids.shown("key", key.public_id))
 
@@ -145,22 +136,23 @@ async def revoke_key(request: Request, caller: Administrator, key_id: str) -> No
     "/api-keys/{key_id}/rotate",
     status_code=201,
     summary="Replace an API key",
-    responses=documented(*errors.OF_EVERY_POST, errors.NotFound),
+    responses=documented(*errors.OF_EVERY_POST, errors.NotFound, errors.AlreadyExists),
     openapi_extra=documented_body(KeyRotation),
 )
 async def rotate_key(
     request: Request,
     caller: Administrator,
     key_id: str,
-    rotation: Annotated[KeyRotation, Depends(body_of(KeyRotation))],
     once: Once,
+    rotation: Annotated[KeyRotation, Depends(body_of(KeyRotation))],
 ) -> ResourceAnswer[KeyAttributes]:
     """A new key with the same name and permissions. The old one works for `overlapSeconds` more, a day unless given."""
     async with transaction(request.app.state.pool) as connection:
-        old = await keys.get(connection, caller.organization_id, ids.read("key", key_id))
-        if _attributes(old).status != "active":
+        old = await keys.get(connection, caller.organization_id, ids.read("key", key_id), lock=True)
+        if old.status != "active":
             raise errors.NotFound("There is no such active API key.")
-        _check_own(caller, frozenset(old.permissions))
+        if old.is_replaced:
+            raise errors.AlreadyExists("This key was replaced already.")
         secret = keys.new_key(old.environment)
         key = await keys.add(
             connection,
@@ -171,7 +163,7 @@ async def rotate_key(
             created_by=caller.user_id,
             expires_at=old.expires_at,
         )
-        await keys.expire_in(connection, old, timedelta(seconds=rotation.overlap_seconds))
+        await keys.replace(connection, old, timedelta(seconds=rotation.overlap_seconds))
         shown_id = ids.shown("key", key.public_id)
         await audit.record(connection, caller, "api_key.rotated", key_id, replacement=shown_id)
         made = resource_answer(request, "api_key", shown_id, _attributes(key, secret))

@@ -1,6 +1,6 @@
 """API keys: `lk_live_` or `lk_test_`, 32 random characters, and six that check them. Only the SHA-256 of a key is kept.
 
-A key that is revoked or has expired stays as a row, so that the audit log and lists can name it.
+A key that is revoked stays as a row, so that a list that asks for it can tell; otherwise it is gone.
 """
 
 import hashlib
@@ -57,13 +57,23 @@ class ApiKey(NamedTuple):
     ending: str
     permissions: list[str]
     created_at: datetime
+    created_by: str | None
+    """The public id of a user; None for the command line and for keys and apps that make keys."""
     expires_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+    status: str
+    """active, expired or revoked."""
+    is_replaced: bool
 
 
-_COLUMNS = "id, public_id, name, environment, ending, permissions, created_at, expires_at, last_used_at, revoked_at"
 _STATUS = "case when revoked_at is not null then 'revoked' when expires_at <= now() then 'expired' else 'active' end"
+
+_MAKER = "(select u.public_id from users u where u.id = created_by)"
+_COLUMNS = (
+    "id, public_id, name, environment, ending, permissions, created_at, expires_at, last_used_at, revoked_at, "
+    f"{_MAKER} as created_by, {_STATUS} as status, replaced_at is not null as is_replaced"
+)
 
 LISTING = Listing(
     prefix="key",
@@ -118,11 +128,11 @@ async def exists(connection: Connection, key: str) -> bool:
     )
 
 
-async def get(connection: Connection, organization_id: int, public_id: str) -> ApiKey:
-    """A key of this organization, locked against other changes. Raises `NotFound`."""
+async def get(connection: Connection, organization_id: int, public_id: str, *, lock: bool = False) -> ApiKey:
+    """A key of this organization, locked against other changes if asked. Raises `NotFound`, also for a revoked one."""
     row = await connection.fetchrow(
         f"/* keys.get */ select {_COLUMNS} from api_keys"  # noqa: S608
-        " where organization_id = $1 and public_id = $2 for update",
+        " where organization_id = $1 and public_id = $2 and revoked_at is null" + (" for update" if lock else ""),
         organization_id,
         public_id,
     )
@@ -132,46 +142,39 @@ async def get(connection: Connection, organization_id: int, public_id: str) -> A
 
 
 async def page_of(connection: Connection, organization_id: int, asked: Asked) -> Found:
-    """Keys of this organization."""
+    """Keys of this organization; revoked ones only when `status` asks for them."""
     return await LISTING.run(
         connection,
-        f"/* keys.page_of */ select {_COLUMNS} from api_keys where organization_id = $1",  # noqa: S608
+        f"/* keys.page_of */ select {_COLUMNS} from api_keys where organization_id = $1"  # noqa: S608
+        + ("" if "status" in asked.filters else " and revoked_at is null"),
         [organization_id],
         asked,
     )
 
 
-async def revoke(connection: Connection, key: ApiKey) -> ApiKey:
-    """The key is of no use any more: within a second, everywhere. A second time changes nothing."""
-    row = await connection.fetchrow(
-        f"/* keys.revoke */ update api_keys set revoked_at = coalesce(revoked_at, now()) where id = $1"  # noqa: S608
-        f" returning {_COLUMNS}",
-        key.id,
-    )
-    assert row is not None
-    return ApiKey(**row)
+async def revoke(connection: Connection, key: ApiKey) -> None:
+    """The key is of no use any more: within a second, everywhere."""
+    await connection.execute("/* keys.revoke */ update api_keys set revoked_at = now() where id = $1", key.id)
 
 
-async def expire_in(connection: Connection, key: ApiKey, overlap: timedelta) -> ApiKey:
+async def replace(connection: Connection, key: ApiKey, overlap: timedelta) -> None:
     """Let a key that was replaced work for a while, never for longer than it would have."""
-    row = await connection.fetchrow(
-        f"""
-        /* keys.expire_in */
-        update api_keys set expires_at = least(expires_at, now() + $2) where id = $1
-        returning {_COLUMNS}""",  # noqa: S608
+    await connection.execute(
+        """
+        /* keys.replace */
+        update api_keys set replaced_at = now(), expires_at = least(expires_at, now() + $2) where id = $1""",
         key.id,
         overlap,
     )
-    assert row is not None
-    return ApiKey(**row)
 
 
 async def touch(connection: Connection, key_id: int) -> None:
-    """Remember that the key was used, to the minute."""
+    """Remember that the key was used, to the minute; whoever changes the key at this moment is not waited for."""
     await connection.execute(
         """
         /* keys.touch */
         update api_keys set last_used_at = now()
-         where id = $1 and (last_used_at is null or last_used_at < now() - interval '1 minute')""",
+         where id = (select id from api_keys where id = $1 for update skip locked)
+           and (last_used_at is null or last_used_at < now() - interval '1 minute')""",
         key_id,
     )

@@ -1,6 +1,9 @@
 """What Linkwire writes to people. Everything is sent by the worker (`admin/mail.py`)."""
 
+import re
+
 from admin.database import Connection
+from admin.identity import mailed_tokens, users
 from admin.mail import Mail, post
 from admin.sealing import Sealer
 
@@ -31,17 +34,45 @@ async def password_reset(connection: Connection, sealer: Sealer, email: str, tok
     )
 
 
+async def ask_for_reset(connection: Connection, email: str) -> None:
+    """Have `step` find out whether there is such an account: no answer should tell, not even by the time it takes."""
+    await connection.execute("/* letters.ask_for_reset */ insert into password_resets (email) values ($1)", email)
+
+
+async def step(connection: Connection, sealer: Sealer) -> int:
+    """Write the mails that were asked for with `ask_for_reset`; the number of those that were asked for."""
+    async with connection.transaction():
+        rows = await connection.fetch(
+            """
+            /* letters.step */
+            delete from password_resets
+             where id in (select id from password_resets order by id limit 20 for update skip locked)
+            returning email"""
+        )
+        for email in sorted({row["email"] for row in rows}):
+            user = await users.by_email(connection, email)
+            if user is not None:
+                token = await mailed_tokens.make(connection, user.id, "reset")
+                await password_reset(connection, sealer, user.email, token)
+    return len(rows)
+
+
 async def invitation(connection: Connection, sealer: Sealer, email: str, token: str, organization: str) -> None:
     """To somebody who is to become a member."""
     await _write(
         connection,
         sealer,
         email,
-        f"You are invited to {organization}",
-        f"You are invited to join {organization} on Linkwire.\n\n"
+        "You are invited to Linkwire",
+        f"You are invited to join {_harmless(organization)} on Linkwire.\n\n"
         f"To accept, register with this address, or log in, and use this token within seven days:\n\n    {token}\n\n"
         "If you don't want to, do nothing.",
     )
+
+
+def _harmless(name: str) -> str:
+    """What anybody may call themselves, unless a reader of mail would make a link of it."""
+    return "an organization" if re.search("[./:@]", name) else name
 
 
 async def _write(connection: Connection, sealer: Sealer, email: str, subject: str, text: str) -> None:

@@ -28,6 +28,20 @@ async def make(connection: Connection, user_id: int, purpose: str) -> str:
     return token
 
 
+async def is_good(connection: Connection, token: str, purpose: str) -> bool:
+    """Whether it could be used now."""
+    return bool(
+        await connection.fetchval(
+            """
+            /* mailed_tokens.is_good */
+            select exists (select from mailed_tokens
+                            where sha256 = $1 and purpose = $2 and used_at is null and expires_at > now())""",
+            sha256(token),
+            purpose,
+        )
+    )
+
+
 async def use(connection: Connection, token: str, purpose: str) -> int | None:
     """The user that it was sent to; None for a token that is unknown, used or too old."""
     user_id: int | None = await connection.fetchval(
@@ -40,3 +54,8 @@ async def use(connection: Connection, token: str, purpose: str) -> int | None:
         purpose,
     )
     return user_id
+
+
+async def clear(connection: Connection) -> None:
+    """Remove what is of no use any more."""
+    await connection.execute("/* mailed_tokens.clear */ delete from mailed_tokens where expires_at < now()")

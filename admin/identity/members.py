@@ -67,9 +67,9 @@ async def add(connection: Connection, organization_id: int, user_id: int, role: 
 
 
 async def get(connection: Connection, organization_id: int, public_id: str) -> Member:
-    """A member of this organization. Raises `NotFound`."""
+    """A member of this organization, locked against other changes. Raises `NotFound`."""
     row = await connection.fetchrow(
-        f"/* members.get */ select {_MEMBERS} and u.public_id = $2",
+        f"/* members.get */ select {_MEMBERS} and u.public_id = $2 for update of m",
         organization_id,
         public_id,
     )
@@ -87,6 +87,32 @@ async def first_of(connection: Connection, user_id: int) -> int | None:
         user_id,
     )
     return organization_id
+
+
+async def organization_of(connection: Connection, user_id: int, public_id: str) -> int | None:
+    """The organization with this public id, if the user is a member of it."""
+    organization_id: int | None = await connection.fetchval(
+        """
+        /* members.organization_of */
+        select o.id from organizations o join memberships m on m.organization_id = o.id
+         where o.public_id = $2 and m.user_id = $1""",
+        user_id,
+        public_id,
+    )
+    return organization_id
+
+
+async def has_verified_owner(connection: Connection, organization_id: int) -> bool:
+    """Whether somebody is known to be reachable who answers for what the organization does."""
+    return bool(
+        await connection.fetchval(
+            """
+            /* members.has_verified_owner */
+            select exists (select from memberships m join users u on u.id = m.user_id
+                            where m.organization_id = $1 and m.role = 'owner' and u.email_verified_at is not null)""",
+            organization_id,
+        )
+    )
 
 
 async def role_of(connection: Connection, organization_id: int, user_id: int) -> str | None:

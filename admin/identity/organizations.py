@@ -19,7 +19,7 @@ TIERS = {
 
 def limits_of(tier: str, enterprise_per_minute: int) -> tuple[Limit, ...]:
     """What an organization of this tier may ask for."""
-    return TIERS.get(tier) or (Limit(enterprise_per_minute, _MINUTE_S),)
+    return (Limit(enterprise_per_minute, _MINUTE_S),) if tier == "enterprise" else TIERS[tier]
 
 
 class Organization(NamedTuple):
@@ -78,3 +78,15 @@ async def rename(connection: Connection, organization_id: int, name: str) -> Org
     )
     assert row is not None
     return Organization(**row)
+
+
+async def set_tier(connection: Connection, public_id: str, tier: str) -> int | None:
+    """Give it a tier, and the plan of that name. Its id; None when there is no such organization."""
+    organization_id: int | None = await connection.fetchval(
+        """
+        /* organizations.set_tier */
+        update organizations set tier = $2, plan = $2 where public_id = $1 returning id""",
+        public_id,
+        tier,
+    )
+    return organization_id

@@ -16,7 +16,7 @@ from admin.http import ids
 from admin.http.answers import Instant, Meta, Wire
 from admin.http.limits import Limit
 from admin.http.request_ids import client, request_id
-from admin.identity import letters, mailed_tokens, members, organizations, passwords, users
+from admin.identity import audit, invitations, letters, mailed_tokens, members, organizations, passwords, users
 from admin.identity.principal import Gate, Principal
 from admin.identity.users import User
 
@@ -131,7 +131,14 @@ def gate_of(request: Request) -> Gate:
 
 async def slowly(request: Request) -> None:
     """Every route here that takes a secret may be asked so often by one client. Raises `RateLimited`."""
-    await gate_of(request).charge(f"auth:{client(request)[1]}", _PER_ADDRESS)
+    route = request.scope["route"].path.removeprefix("/api")
+    await gate_of(request).charge(f"{route}:{client(request)[1]}", _PER_ADDRESS)
+
+
+def fingerprint(request: Request) -> str:
+    """What one client has in common with itself, and hardly with a thief: its network and its agent, hashed."""
+    seen = f"{client(request)[1]}\n{request.headers.get('user-agent', '')}"
+    return hashlib.sha256(seen.encode()).hexdigest()
 
 
 def account_name(email: str) -> str:
@@ -148,28 +155,48 @@ async def ask_to_verify(request: Request, connection: Connection, user: User) ->
 async def proven(request: Request, email: str, password: str) -> User:
     """Whoever has this address and this password.
 
-    Attempts are counted before they are looked at, so that parallel ones count, too. Raises `AccountLocked`,
+    Whoever goes on from here asks `users.still`, because the password may be changed meanwhile. Raises `AccountLocked`,
     `InvalidCredentials`, and `EmailNotVerified` after another mail was sent.
     """
-    try:
-        await gate_of(request).charge(account_name(email), PER_ACCOUNT)
-    except RateLimited as error:
-        raise AccountLocked from error
     async with transaction(request.app.state.pool) as connection:
         user = await users.by_email(connection, email)
-    if not await passwords.matches(password, user.password_hash if user else None) or user is None:
+    await check_password(request, email, password, user.password_hash if user else None)
+    if user is None:
         raise InvalidCredentials
-    await request.app.state.limits.forget(account_name(email), PER_ACCOUNT)
     if user.email_verified_at is None:
         await _verify_again(request, user)
         raise EmailNotVerified
     return user
 
 
+async def check_password(request: Request, email: str, password: str, kept: str | None) -> None:
+    """Attempts are counted before they are looked at, so that parallel ones count, too.
+
+    Raises `AccountLocked`, `InvalidCredentials`.
+    """
+    account = account_name(email)
+    try:
+        await gate_of(request).charge(account, PER_ACCOUNT)
+    except RateLimited as error:
+        raise AccountLocked from error
+    if not await passwords.matches(password, kept):
+        raise InvalidCredentials
+    await request.app.state.limits.forget(account, PER_ACCOUNT)
+
+
 async def _verify_again(request: Request, user: User) -> None:
     if (await request.app.state.limits.charge(f"verify:{user.public_id}", MAILS)).is_allowed:
         async with transaction(request.app.state.pool) as connection:
             await ask_to_verify(request, connection, user)
+
+
+async def join(request: Request, connection: Connection, user: User, token: str) -> int:
+    """Make the user a member of the organization that the invitation is for. Raises `Invalid`, `AlreadyExists`."""
+    invitation = await invitations.accept(connection, token, user.email)
+    await members.add(connection, invitation.organization_id, user.id, invitation.role)
+    actor = acting(request, await person_in(connection, user, invitation.organization_id))
+    await audit.record(connection, actor, "member.joined", ids.shown("user", user.public_id), role=invitation.role)
+    return invitation.organization_id
 
 
 Slowly = Depends(slowly)

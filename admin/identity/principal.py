@@ -6,8 +6,7 @@ request that is let in counts against the limits of its organization.
 
 import asyncio
 import hashlib
-import hmac
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Security
 from fastapi.security import HTTPBearer, SecurityScopes
@@ -32,10 +31,12 @@ from admin.identity.access_tokens import AccessTokens, Claims
 from admin.identity.organizations import limits_of
 from admin.identity.permissions import ROLES, lacking
 
+T = TypeVar("T")
+
 _REMEMBERED_S = 0.8
 _MAX_REMEMBERED = 10_000
 _GUESSES = (Limit(60, 60),)
-_CREDENTIALS = ("access_token", "accessToken", "api_key", "apiKey", "apikey", "authorization", "bearer", "token")
+_CREDENTIALS = ("access_token", "accessToken", "api_key", "apiKey", "apikey", "authorization", "bearer", "key", "token")
 
 
 class Principal(NamedTuple):
@@ -82,16 +83,12 @@ class Gate:
         self._limits = limits
         self._tokens = tokens
         self._enterprise_per_minute = enterprise_per_minute
-        self._known: dict[bytes, tuple[float, asyncio.Task[Principal | None]]] = {}
+        self._asked: dict[bytes, tuple[float, asyncio.Task[Principal | None]]] = {}
+        self._was_right: dict[bytes, None] = {}
 
     async def admit(self, request: Request, wanted: list[str]) -> Principal:
         """Raises `NotAuthenticated`, `InvalidApiKey`, `InvalidToken`, `RateLimited`, `InsufficientPermissions`."""
-        bearer = _bearer_of(request)
-        try:
-            known = await self._who(bearer)
-        except (InvalidApiKey, InvalidToken):
-            await self.charge(f"guesses:{client(request)[1]}", _GUESSES)
-            raise
+        known = await self._known(_bearer_of(request), client(request)[1])
         limits = limits_of(known.tier, self._enterprise_per_minute)
         request.state.standing = await self._limits.charge(f"organization:{known.organization_id}", limits)
         if not request.state.standing.is_allowed:
@@ -100,32 +97,49 @@ class Gate:
             raise InsufficientPermissions(details=[Detail("permissions", f"{name} is needed.") for name in missing])
         return known._replace(address=client(request)[0], request_id=request_id(request))
 
+    async def _known(self, bearer: str, network: str) -> Principal:
+        """Guessed keys are counted by where they come from; beyond the limit they cost no query.
+
+        A key that was right before is not stopped by others who guess at the same address. Tokens need no such limit:
+        their signature is looked at first.
+        """
+        name = hashlib.sha256(bearer.encode()).digest()
+        if not keys.is_well_formed(bearer):
+            if not access_tokens.has_shape(bearer):
+                raise InvalidApiKey
+            if (known := await self._who(bearer, name)) is None:
+                raise InvalidToken
+            return known
+        guesser = f"guesses:{network}"
+        if name not in self._was_right and not (standing := await self._limits.is_open(guesser, _GUESSES)).is_allowed:
+            raise RateLimited(standing.retry_after_s)
+        known = await self._who(bearer, name)
+        if known is None:
+            self._was_right.pop(name, None)
+            await self.charge(guesser, _GUESSES)
+            raise InvalidApiKey
+        _remember(self._was_right, name, None)
+        return known
+
     async def charge(self, who: str, limits: tuple[Limit, ...]) -> None:
         """For what nobody has to log in for. Raises `RateLimited`."""
         standing = await self._limits.charge(who, limits)
         if not standing.is_allowed:
             raise RateLimited(standing.retry_after_s)
 
-    async def _who(self, bearer: str) -> Principal:
-        """Asked once for all requests that come within a moment. Raises `InvalidApiKey`, `InvalidToken`."""
-        is_key = keys.is_well_formed(bearer)
-        if not is_key and not access_tokens.has_shape(bearer):
-            raise InvalidApiKey
-        name, now = hashlib.sha256(bearer.encode()).digest(), asyncio.get_running_loop().time()
-        until, asking = self._known.get(name, (0.0, None))
+    async def _who(self, bearer: str, name: bytes) -> Principal | None:
+        """Asked once for all requests that come within a moment."""
+        now = asyncio.get_running_loop().time()
+        until, asking = self._asked.get(name, (0.0, None))
         if asking is None or now > until or (asking.done() and (asking.cancelled() or asking.exception())):
-            if len(self._known) >= _MAX_REMEMBERED:
-                self._known.clear()
-            asking = asyncio.create_task(self._ask(bearer, is_key=is_key))
-            self._known[name] = now + _REMEMBERED_S, asking
+            asking = asyncio.create_task(self._ask(bearer))
+            _remember(self._asked, name, (now + _REMEMBERED_S, asking))
         # Shielded: others may wait for the same answer when the client of this request goes away.
-        if (known := await asyncio.shield(asking)) is None:
-            raise InvalidApiKey if is_key else InvalidToken
-        return known
+        return await asyncio.shield(asking)
 
-    async def _ask(self, bearer: str, *, is_key: bool) -> Principal | None:
+    async def _ask(self, bearer: str) -> Principal | None:
         try:
-            claims = None if is_key else await self._tokens.read(bearer)
+            claims = None if keys.is_well_formed(bearer) else await self._tokens.read(bearer)
         except InvalidToken:
             return None
         async with database.connection(self._pool, within_s=database.AUTHENTICATE_S) as connection:
@@ -134,17 +148,26 @@ class Gate:
             return await (_by_grant if claims.grant else _by_session)(connection, claims)
 
 
+def _remember(memory: dict[bytes, T], name: bytes, what: T) -> None:
+    """In place of what was remembered longest ago, when there is much."""
+    memory.pop(name, None)
+    memory[name] = what
+    if len(memory) > _MAX_REMEMBERED:
+        del memory[next(iter(memory))]
+
+
 async def _by_key(connection: Connection, key: str) -> Principal | None:
     row = await connection.fetchrow(
         """
         /* principal.by_key */
-        select k.id, k.sha256, k.public_id, k.name, k.permissions, o.id as organization_id, o.public_id as organization,
+        select k.id, k.public_id, k.name, k.permissions, o.id as organization_id, o.public_id as organization,
                o.tier, k.last_used_at is null or k.last_used_at < now() - interval '1 minute' as is_first_for_long
           from api_keys k join organizations o on o.id = k.organization_id
          where k.sha256 = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())""",
         keys.sha256(key),
     )
-    if row is None or not hmac.compare_digest(row["sha256"], keys.sha256(key)):
+    # Found by its hash, of which a guess can steer nothing: there is nothing left to compare, and so nothing to time.
+    if row is None:
         return None
     if row["is_first_for_long"]:
         await keys.touch(connection, row["id"])

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from admin import errors
 from admin.database import Connection, transaction
-from admin.errors import Detail, InsufficientPermissions, MailNotConfigured
+from admin.errors import Detail, EmailNotVerified, InsufficientPermissions, MailNotConfigured
 from admin.http import ids
 from admin.http.answers import (
     Instant,
@@ -23,12 +23,16 @@ from admin.http.answers import (
 )
 from admin.http.bodies import body_of, documented_body
 from admin.http.idempotency import Once
-from admin.identity import audit, invitations, letters, members, organizations
+from admin.http.limits import Limit
+from admin.identity import audit, invitations, letters, members, organizations, sessions
 from admin.identity.fields import MemberChange, NewInvitation, OrganizationChange
 from admin.identity.invitations import Invitation
 from admin.identity.members import Member
 from admin.identity.organizations import Organization
+from admin.identity.people import MAILS, gate_of
 from admin.identity.principal import Administrator, Caller, Principal
+
+_INVITATIONS = (Limit(100, 86400),)
 
 router = APIRouter(tags=["Organization"], responses=documented(*errors.OF_EVERY_CALLER))
 
@@ -191,6 +195,7 @@ async def remove_member(request: Request, caller: Administrator, user_id: str) -
         member = await members.get(connection, caller.organization_id, ids.read("user", user_id))
         await _check_may_touch(connection, caller, member.role)
         await members.remove(connection, caller.organization_id, member)
+        await sessions.end_membership(connection, member.user_id, caller.organization_id)
         await audit.record(connection, caller, "member.removed", user_id)
 
 
@@ -224,17 +229,21 @@ async def list_invitations(request: Request, caller: Administrator) -> ResourceL
     "/invitations",
     status_code=201,
     summary="Invite somebody",
-    responses=documented(*errors.OF_EVERY_POST, errors.MailNotConfigured),
+    responses=documented(*errors.OF_EVERY_POST, errors.MailNotConfigured, errors.EmailNotVerified),
     openapi_extra=documented_body(NewInvitation),
 )
 async def create_invitation(
-    request: Request, caller: Administrator, new: Annotated[NewInvitation, Depends(body_of(NewInvitation))], once: Once
+    request: Request, caller: Administrator, once: Once, new: Annotated[NewInvitation, Depends(body_of(NewInvitation))]
 ) -> ResourceAnswer[InvitationAttributes]:
     """A mail with a token goes to the address; an earlier invitation to it ends."""
     if not request.app.state.settings.sends_mail:
         raise MailNotConfigured
+    await _slow_down(request, caller, new.email)
     async with transaction(request.app.state.pool) as connection:
-        await _check_may_touch(connection, caller, new.role)
+        if not await members.has_verified_owner(connection, caller.organization_id):
+            raise EmailNotVerified
+        pending = await invitations.pending_role(connection, caller.organization_id, new.email)
+        await _check_may_touch(connection, caller, new.role, pending or "")
         made, token = await invitations.create(
             connection, caller.organization_id, email=new.email, role=new.role, invited_by=caller.name
         )
@@ -247,6 +256,12 @@ async def create_invitation(
     return answer
 
 
+async def _slow_down(request: Request, caller: Principal, email: str) -> None:
+    """Nobody is flooded with mail, and no organization sends much of it. Raises `RateLimited`."""
+    await gate_of(request).charge(f"invited:{email}", MAILS)
+    await gate_of(request).charge(f"inviting:{caller.organization_id}", _INVITATIONS)
+
+
 @router.delete(
     "/invitations/{invitation_id}",
     status_code=204,
@@ -257,8 +272,11 @@ async def create_invitation(
 async def revoke_invitation(request: Request, caller: Administrator, invitation_id: str) -> None:
     """Its token is of no use any more. One that was accepted stays accepted."""
     async with transaction(request.app.state.pool) as connection:
-        await invitations.revoke(connection, caller.organization_id, ids.read("inv", invitation_id))
-        await audit.record(connection, caller, "invitation.revoked", invitation_id)
+        invitation = await invitations.get(connection, caller.organization_id, ids.read("inv", invitation_id))
+        if invitation.status == "pending":
+            await _check_may_touch(connection, caller, invitation.role)
+            await invitations.revoke(connection, caller.organization_id, invitation.public_id)
+            await audit.record(connection, caller, "invitation.revoked", invitation_id)
 
 
 @router.get(

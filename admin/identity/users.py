@@ -6,7 +6,7 @@ from typing import NamedTuple
 import asyncpg
 
 from admin.database import Connection
-from admin.errors import EmailAlreadyExists
+from admin.errors import EmailAlreadyExists, InvalidCredentials
 from admin.http.ids import new_id
 
 
@@ -64,6 +64,18 @@ async def get(connection: Connection, user_id: int) -> User:
         user_id,
     )
     assert row is not None
+    return User(**row)
+
+
+async def still(connection: Connection, user: User) -> User:
+    """The user as they are now, locked. Raises `InvalidCredentials` when the password was changed meanwhile."""
+    row = await connection.fetchrow(
+        f"/* users.still */ select {_COLUMNS} from users where id = $1 and password_hash = $2 for update",  # noqa: S608
+        user.id,
+        user.password_hash,
+    )
+    if row is None:
+        raise InvalidCredentials
     return User(**row)
 
 

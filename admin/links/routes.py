@@ -108,7 +108,7 @@ async def list_links(request: Request, caller: LinkReader) -> ListAnswer[LinkRes
     responses=documented(*errors.OF_EVERY_POST, errors.AlreadyExists),
     openapi_extra=documented_body(NewLink, or_form=True),
 )
-async def create_link(request: Request, caller: LinkWriter, new: Sent, once: Once) -> Answer[LinkResource]:
+async def create_link(request: Request, caller: LinkWriter, once: Once, new: Sent) -> Answer[LinkResource]:
     """Without a hostname it is on the default domain, without a path it gets a random one.
 
     The link can be followed when this has answered.

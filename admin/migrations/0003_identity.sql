@@ -28,6 +28,7 @@ alter table api_keys
     add column permissions  text[] not null default '{admin}',
     add column expires_at   timestamptz,
     add column last_used_at timestamptz,
+    add column replaced_at  timestamptz,  -- by a rotation; until it expires it works on
     add column revoked_at   timestamptz;
 
 update api_keys set public_id = left(md5(id::text), 16);
@@ -71,7 +72,8 @@ create table refresh_tokens (
     session_id bigint not null references sessions on delete cascade,
     created_at timestamptz not null default now(),
     used_at    timestamptz,
-    used_by    text  -- the client that used it: its network and agent, hashed
+    used_by    text,  -- the client that used it: its network and agent, hashed
+    successor  bytea  -- the token that its use made, sealed: a client whose answer was lost gets it again
 );
 
 create index "refresh_tokens#session_id" on refresh_tokens (session_id);
@@ -90,6 +92,13 @@ create table mailed_tokens (
     purpose    text not null check (purpose in ('verify', 'reset')),
     expires_at timestamptz not null,
     used_at    timestamptz
+);
+
+-- Resets that were asked for, whether there is such an account or not: the worker finds out, so that no answer tells.
+create table password_resets (
+    id       bigint generated always as identity primary key,
+    email    text not null,
+    asked_at timestamptz not null default now()
 );
 
 -- Mail that is to be sent: the row is the job. Sealed, because most of it carries a token.

@@ -39,10 +39,11 @@ create table oauth_codes (
 );
 
 create table oauth_refresh_tokens (
-    sha256   bytea primary key,
-    grant_id bigint not null references oauth_grants on delete cascade,
-    used_at  timestamptz,
-    used_by  text
+    sha256    bytea primary key,
+    grant_id  bigint not null references oauth_grants on delete cascade,
+    used_at   timestamptz,
+    used_by   text,
+    successor bytea  -- as in refresh_tokens
 );
 
 create index "oauth_codes#grant_id" on oauth_codes (grant_id);

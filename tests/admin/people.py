@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 
 from admin.database import Connection
+from admin.identity import letters
 from admin.sealing import Sealer
 from tests.admin.conftest import PASSWORD, SECRET, Api, client_of
 
@@ -24,7 +25,9 @@ async def session_of(api: Api, email: str) -> httpx2.AsyncClient:
 
 
 async def mail_to(connection: Connection, recipient: str) -> list[dict[str, str]]:
-    """The mails that wait to be sent to somebody: subject and text."""
+    """The mails that wait to be sent to somebody, those that the worker has still to write, too: subject and text."""
+    while await letters.step(connection, Sealer(SECRET)):
+        pass
     rows = await connection.fetch("select sealed from mails where recipient = $1 order by id", recipient)
     return [json.loads(Sealer(SECRET).open(row["sealed"])) for row in rows]
 

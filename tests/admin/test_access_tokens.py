@@ -17,7 +17,7 @@ from admin.database import Connection
 from admin.errors import InvalidToken
 from admin.identity import access_tokens
 from admin.sealing import Sealer
-from tests.admin.conftest import SECRET, Api, client_of
+from tests.admin.conftest import PASSWORD, SECRET, Api, client_of
 from tests.admin.people import error_of, log_in
 
 OWNER = "one@example.com"
@@ -101,6 +101,27 @@ async def test_only_one_algorithm_is_believed(api: Api, algorithm: str) -> None:
 async def test_a_refresh_token_is_no_access_token(api: Api) -> None:
     token = (await log_in(api, OWNER))["meta"]["refreshToken"]
     assert error_of(await client_of(api.app, token).get("/v1/auth/me")) == (401, "INVALID_API_KEY")
+
+
+ODD_HEADERS = ['["alg"]', '"alg"', "7", "null", "{}", '{"alg": 7}', '{"alg": "Ed25519", "kid": 7}', "[[]]"]
+
+
+@pytest.mark.parametrize("header", ODD_HEADERS)
+async def test_odd_headers(api: Api, header: str) -> None:
+    forgery = f"{_encoded(header.encode())}.e30.AAAA"
+    assert error_of(await client_of(api.app, forgery).get("/v1/auth/me")) == (401, "INVALID_TOKEN")
+
+
+async def test_a_key_that_is_not_stored_signs_nothing(api: Api, connection: Connection) -> None:
+    """The first login of all can't store its key; the next one makes another."""
+    await connection.execute("alter table signing_keys add constraint never check (false) not valid")
+    answer = await api.nobody.post("/v1/auth/login", json={"email": OWNER, "password": PASSWORD})
+    assert answer.status_code == 500
+    await connection.execute("alter table signing_keys drop constraint never")
+    token = (await log_in(api, OWNER))["meta"]["accessToken"]
+    for bearer in (forged(token, OKPKey.generate_key("Ed25519"), header={"kid": "unknown"}), token):
+        await client_of(api.app, bearer).get("/v1/auth/me")
+    assert (await client_of(api.app, token).get("/v1/auth/me")).status_code == 200
 
 
 @given(st.text(max_size=200) | st.from_regex(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", fullmatch=True))

@@ -205,7 +205,43 @@ async def test_a_new_password_opens_a_locked_account(api: Api, connection: Conne
 async def test_nobody_is_flooded_with_mail(api: Api, connection: Connection) -> None:
     answers = [await reset(api, OWNER) for _ in range(8)]
     assert {answer.status_code for answer in answers} == {200}
-    assert len(await mail_to(connection, OWNER)) == 5
+    assert await connection.fetchval("select count(*) from password_resets") == 5
+
+
+async def test_nobody_is_flooded_with_invitations(api: Api, connection: Connection) -> None:
+    owner = await session_of(api, OWNER)
+    sent = {"email": "a@example.com"}
+    answers = [await owner.post("/v1/invitations", json=sent) for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [201] * 5 + [429]
+    assert len(await mail_to(connection, "a@example.com")) == 5
+
+
+async def test_nobody_invites_before_their_address_is_confirmed(
+    open_api: httpx2.AsyncClient, connection: Connection
+) -> None:
+    body = (await open_api.post("/v1/auth/register", json=NEW)).json()
+    bearer = {"Authorization": f"Bearer {body['meta']['accessToken']}"}
+    answer = await open_api.post("/v1/invitations", json={"email": "a@example.com"}, headers=bearer)
+    assert error_of(answer) == (403, "EMAIL_NOT_VERIFIED")
+    assert await mail_to(connection, "a@example.com") == []
+
+
+async def test_an_invitation_is_no_advertisement(api: Api, connection: Connection) -> None:
+    owner = await session_of(api, OWNER)
+    await owner.patch("/v1/organization", json={"name": "You won: https://evil.example"})
+    await invited(api, connection, "a@example.com")
+    [mail] = await mail_to(connection, "a@example.com")
+    assert "evil" not in mail["subject"] + mail["text"]
+
+
+async def test_only_owners_deal_with_invitations_of_owners(api: Api, connection: Connection) -> None:
+    await invited(api, connection, "a@example.com", "owner")
+    await member_of(connection, api.one.organization, "second@example.com", "admin")
+    admin = await session_of(api, "second@example.com")
+    again = await admin.post("/v1/invitations", json={"email": "a@example.com", "role": "viewer"})
+    assert error_of(again) == (403, "INSUFFICIENT_PERMISSIONS")
+    [shown] = (await admin.get("/v1/invitations")).json()["data"]
+    assert error_of(await admin.delete(f"/v1/invitations/{shown['id']}"))[0] == 403
 
 
 async def test_changing_ones_password(api: Api) -> None:

@@ -1,9 +1,16 @@
-"""What every route shares: keys, permissions, tenants, request ids, limits, unknown routes, the OpenAPI document."""
+"""What every route shares: keys, permissions, tenants, request ids, limits, unknown routes, the OpenAPI document.
+
+And what is asked of the API as a whole: whether it is ready.
+"""
 
 import re
 from typing import Any
 
+import httpx2
 import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from admin.database import Connection
 from admin.http import ids
@@ -30,6 +37,7 @@ OPEN = {
     "POST /v1/oauth/introspect",
 }
 UNKNOWN = {"link_id": "0123456789abcdef"}
+NOBODY = "//127.0.0.1:1"  # where nothing listens
 PREFIXES = {"key_id": "key", "user_id": "user", "invitation_id": "inv", "client_id": "client"}
 
 
@@ -191,6 +199,87 @@ async def test_an_unexpected_fault_tells_nothing(api: Api, connection: Connectio
     assert answer.headers["x-request-id"] == answer.json()["meta"]["requestId"]
 
 
+async def test_but_it_has_the_headers_of_any_answer_and_the_log_has_all(
+    servers: Servers, api: Api, database_url: str, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    origin = "https://app.example"
+    async with running(settings_of(servers, database_url, LINKWIRE_CORS_ORIGINS=origin)) as app:
+        client = client_of(app, **api.one.api.headers, **{"Origin": origin, "X-Request-ID": "3f2c-mine"})
+        usual = await client.get("/v1/links")
+        await connection.execute("alter table links rename to links_away")
+        with caplog.at_level("INFO", "admin"):
+            answer = await client.get("/v1/links")
+    assert answer.status_code == 500
+    assert set(answer.headers) == set(usual.headers)
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert answer.headers["x-request-id"] == "3f2c-mine"
+    assert int(answer.headers["x-ratelimit-remaining"]) == int(usual.headers["x-ratelimit-remaining"]) - 1
+    assert re.search(r"3f2c-mine GET /v1/links 500 ", caplog.text)
+    [fault] = [record for record in caplog.records if record.exc_info]
+    assert "3f2c-mine GET /v1/links" in fault.getMessage()
+    assert 'relation "links" does not exist' in caplog.text
+
+
+class Broken(Response):
+    """An answer that begins and does not end."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise LookupError("in the middle of it")
+
+
+async def test_a_fault_in_the_middle_of_an_answer_is_left_to_the_server(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_: Request) -> Response:
+        return Broken()
+
+    api.app.add_route("/v1/broken", broken)
+    client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=api.app), base_url="http://api")
+    with pytest.raises(LookupError):
+        await client.get("/v1/broken", headers={"X-Request-ID": "3f2c-mine"})
+    [fault] = [record for record in caplog.records if record.exc_info]
+    assert "3f2c-mine GET /v1/broken" in fault.getMessage()
+
+
+async def test_no_path_begins_a_line_of_the_log(
+    servers: Servers, api: Api, database_url: str, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = "/v1/links/a%0Aforged%1B%C2%85"
+    with caplog.at_level("INFO", "admin"):
+        assert (await api.one.api.get(path)).status_code == 404
+        async with running(settings_of(servers, database_url, DATABASE_URL=f"postgresql:{NOBODY}/x")) as app:
+            assert (await client_of(app, **api.one.api.headers).get(path)).status_code == 503
+        api.app.add_route("/v1/links/{nothing}/broken", lambda _: Broken())
+        await api.nobody.get(f"{path}/broken")
+    lines = [record.getMessage() for record in caplog.records if "forged" in record.getMessage()]
+    assert {record.name for record in caplog.records} >= {"admin.http.answers", "admin.http.request_ids"}
+    assert len(lines) == 5  # two say why
+    assert all(line.isprintable() and line.isascii() for line in lines), lines
+
+
+async def test_the_address_of_a_client_is_what_the_last_proxy_says(api: Api, connection: Connection) -> None:
+    """Also where it says so in a line of its own, as HAProxy does, behind what the client has made up."""
+    said = [("X-Forwarded-For", "198.51.100.7"), ("X-Forwarded-For", "203.0.113.9")]
+    answer = await api.one.api.post("/v1/links", json={"destination": "https://example.com/"}, headers=said)
+    assert answer.status_code == 201
+    assert await connection.fetchval("select address from audit_log where action = 'link.created'") == "203.0.113.9"
+
+
+async def test_no_answer_of_the_api_is_kept_on_its_way(api: Api) -> None:
+    async def public(_: Request) -> Response:
+        return PlainTextResponse("anybody may see this", headers={"Cache-Control": "max-age=300"})
+
+    for route in ROUTES:
+        for prefix in ("", "/api"):
+            answer = await api.one.api.request(route.method, prefix + unknown(route))
+            assert answer.headers["cache-control"] == "no-store", route
+    assert (await api.one.api.get("/v1/nothing")).headers["cache-control"] == "no-store"
+    api.app.add_route("/v1/public", public)
+    assert (await api.nobody.get("/v1/public")).headers["cache-control"] == "max-age=300"
+    assert (await api.nobody.get("/.well-known/jwks.json")).headers["cache-control"] == "max-age=300"
+
+
 async def test_every_known_caller_is_told_what_is_left(api: Api) -> None:
     for number, route in enumerate(CLOSED, start=1):
         answer = await api.one.api.request(route.method, unknown(route))
@@ -295,3 +384,34 @@ async def test_roles(api: Api, connection: Connection, role: str, may: set[str])
         method, path = each.split()
         answer = await client.request(method, path, json={"destination": "https://example.com/"})
         assert (answer.status_code != 403) == (each in may), each
+
+
+async def test_it_is_ready_when_postgres_is(api: Api) -> None:
+    answer = await api.nobody.get("/readyz")
+    assert (answer.status_code, answer.text) == (200, "ok\n")
+
+
+async def test_it_is_not_ready_without_postgres(servers: Servers, database_url: str) -> None:
+    async with running(settings_of(servers, database_url, DATABASE_URL=f"postgresql:{NOBODY}/x")) as app:
+        answer = await client_of(app).get("/readyz")
+        assert (answer.status_code, answer.text) == (503, "Postgres is away\n")
+        assert "retry-after" in answer.headers
+        assert (await client_of(app).get("/healthz")).status_code == 200
+
+
+async def test_it_is_not_ready_on_an_old_database(api: Api, connection: Connection) -> None:
+    await connection.execute("delete from migrations where name in ('0002_click_sources.sql', '0004_oauth.sql')")
+    answer = await api.nobody.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.text == "Postgres lacks 0002_click_sources.sql, 0004_oauth.sql; run `linkwire migrate`\n"
+    await connection.execute("drop table migrations")
+    answer = await api.nobody.get("/readyz")
+    assert answer.status_code == 503
+    assert "0001_start.sql" in answer.text and "run `linkwire migrate`" in answer.text
+
+
+async def test_it_is_ready_without_redis_and_says_so(servers: Servers, database_url: str) -> None:
+    async with running(settings_of(servers, database_url, REDIS_URL=f"redis:{NOBODY}")) as app:
+        answer = await client_of(app).get("/readyz")
+    assert answer.status_code == 200
+    assert answer.text.startswith("ok\nRedis is away")

@@ -35,11 +35,13 @@ from hypothesis import strategies as st
 from admin import mail, worker
 from admin.database import Connection
 from admin.embedded import free_port
+from admin.identity import letters
 from admin.mail import Mail
 from admin.sealing import Sealer
 from admin.settings import AdminSettings
 from shared.redis import Redis
 from shared.settings import SettingsError, load
+from tests.admin.conftest import founded
 from tests.conftest import Servers
 from tests.shared.waiting import until
 
@@ -377,6 +379,50 @@ async def test_certificates_of_other_machines_are_verified(
     assert len(post.received) == 1
 
 
+# 127.0.0.2 is another machine to us.
+
+
+def trusting(logins: list[bytes]) -> dict[str, Any]:
+    """Options of a server that lets everybody log in, also without TLS."""
+
+    def authenticate(
+        _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: LoginPassword
+    ) -> AuthResult:
+        logins.append(data.login)
+        return AuthResult(success=True)
+
+    return {"authenticator": authenticate, "auth_require_tls": False}
+
+
+async def test_a_password_goes_to_another_machine_over_tls_only(
+    connection: Connection, new_post: Callable[..., Post], certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where STARTTLS is not offered, somebody on the way may have taken the offer out."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))
+    logins: list[bytes] = []
+    stripped = new_post("127.0.0.2", **trusting(logins))
+    await mail.post(connection, SEALER, MAIL)
+    await mail.step(connection, SEALER, configured(stripped.url(user="ann:secret@")))
+    assert (logins, stripped.received) == ([], [])
+    [row] = await rows(connection)
+    assert "STARTTLS" in row["last_error"]
+    for scheme, option in (("smtp", "tls_context"), ("smtps", "ssl_context")):
+        await mail.post(connection, SEALER, MAIL)
+        await pass_time(connection)
+        honest = new_post("127.0.0.2", **trusting(logins), **{option: certificate.context})
+        await mail.step(connection, SEALER, configured(honest.url(scheme, user="ann:secret@")))
+        assert honest.received and logins.pop() == b"ann"
+
+
+async def test_without_a_password_another_machine_need_not_offer_tls(
+    connection: Connection, new_post: Callable[..., Post]
+) -> None:
+    post = new_post("127.0.0.2")
+    await mail.post(connection, SEALER, MAIL)
+    await mail.step(connection, SEALER, configured(post.url()))
+    assert [received.tls for received in post.received] == [False]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -642,6 +688,22 @@ async def test_the_worker_sends_what_is_posted(
     finally:
         stop.set()
         await working
+
+
+async def test_the_worker_writes_what_was_asked_for(
+    connection: Connection, servers: Servers, database_url: str, redis: Redis, post: Post
+) -> None:
+    await founded(connection, "one")
+    stop = asyncio.Event()
+    settings = configured(post.url(), DATABASE_URL=database_url, REDIS_URL=servers.redis_url)
+    working = asyncio.create_task(worker.run(settings, stop))
+    try:
+        await letters.ask_for_reset(connection, "one@example.com")
+        await until(lambda: post.received)
+    finally:
+        stop.set()
+        await working
+    assert post.received[0].recipients == ["one@example.com"]
 
 
 async def test_a_worker_without_a_sender_does_not_start(servers: Servers, database_url: str, redis: Redis) -> None:

@@ -1,5 +1,6 @@
 """`linkwire up`, as the person who types it sees it."""
 
+import asyncio
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from admin.embedded import free_port
@@ -150,6 +152,7 @@ def test_a_second_linkwire_in_one_home(house: House, new_house: Callable[..., Ho
         ("LINKWIRE_EDGE_PORT", "0"),
         ("REDIS_URL", "localhost:6379"),
         ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("LINKWIRE_OPEN_REGISTRATION", "1"),
         ("LINKWIRE_PUBLIC_URL", "http://localhost:99999"),
         ("LINKWIRE_PUBLIC_URL", "https://user:pw@links.example"),
     ],
@@ -204,3 +207,71 @@ def test_with_servers_of_ones_own_nothing_is_embedded(
     assert "Every link is in Redis" in house.command("republish").stdout
     assert "up to date" in house.command("migrate").stdout
     assert house.stop() == 0
+
+
+def test_the_edge_never_has_the_secret(new_house: Callable[..., House]) -> None:
+    secret = "neither the edge nor its shipper has any use for this"
+    house = new_house(LINKWIRE_SECRET=secret)
+    house.start()
+    house.wait_until_ready()
+
+    def has_it(command: str) -> bool:
+        [*pids] = house.pids(command)
+        assert pids, command
+        return any(secret.encode() in Path(f"/proc/{pid}/environ").read_bytes() for pid in pids)
+
+    assert {command: has_it(command) for command in COMMANDS} == {
+        "-m edge": False,
+        "-m edge.shipper": False,
+        "-m admin serve": True,
+        "-m admin work": True,
+    }
+
+
+def test_the_api_believes_the_proxies_that_are_named_and_no_others(
+    new_house: Callable[..., House], servers: Servers, database_url: str
+) -> None:
+    """The server under it would believe this machine, whatever the setting says."""
+    house = new_house(DATABASE_URL=database_url, REDIS_URL=servers.redis_url, LINKWIRE_TRUSTED_PROXIES="192.0.2.0/24")
+    house.start()
+    house.wait_until_ready()
+    with house.api() as api:
+        made = api.post(
+            "/links", json={"destination": "https://example.com/"}, headers={"X-Forwarded-For": "203.0.113.9"}
+        )
+        assert made.status_code == 201
+        [entry] = api.get("/audit-log", params={"action": "link.created"}).json()["data"]
+    assert entry["attributes"]["address"] in ("127.0.0.1", "::1")
+
+
+def test_an_owner_and_a_tier_from_the_command_line(
+    new_house: Callable[..., House], servers: Servers, database_url: str
+) -> None:
+    house = new_house(DATABASE_URL=database_url, REDIS_URL=servers.redis_url)
+    for nonsense in ("nobody", "a@b@c.example", ""):
+        refused = house.command("key", "--email", nonsense)
+        assert refused.returncode == 2 and refused.stdout == ""
+        assert "--email" in refused.stderr and "It is not an e-mail address" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert "its owner is ann@example.com with" in house.command("key", "--email", "Ann@EXAMPLE.com").stderr
+    [(public_id, email)] = asked(database_url, "select o.public_id, email from organizations o, users")
+    assert email == "ann@example.com"
+    for named, tier in ((f"org_{public_id}", "pro"), (public_id, "starter")):
+        assert house.command("tier", named, tier).stdout == f"{named} is of the {tier} tier now.\n"
+        assert asked(database_url, "select tier, plan from organizations") == [(tier, tier)]
+    for unknown in ("org_0123456789abcdef", "org_", "Home", "\udcff"):
+        refused = house.command("tier", unknown, "pro")
+        assert refused.returncode == 1 and "Traceback" not in refused.stderr
+        assert refused.stderr.startswith("linkwire: There is no organization ")
+    assert house.command("tier", public_id, "gold").returncode == 2
+    assert asked(database_url, "select tier, plan from organizations") == [("starter", "starter")]
+
+
+def asked(database_url: str, statement: str) -> list[tuple[str, ...]]:
+    async def ask() -> list[tuple[str, ...]]:
+        connection = await asyncpg.connect(database_url)
+        rows = await connection.fetch(statement)
+        await connection.close()
+        return [tuple(row) for row in rows]
+
+    return asyncio.run(ask())

@@ -15,11 +15,11 @@ import httpx2
 import pytest
 import redis as redis_py
 
-from admin.embedded import free_port
 from admin.http import ids
-from admin.identity import keys, organizations
+from admin.identity import keys
 from admin.links import domains
-from tests.admin.conftest import SECRET
+from tests.admin.conftest import PASSWORD, founded
+from tests.apis import running_api
 from tests.conftest import Servers
 
 HERE = Path(__file__).parent
@@ -27,9 +27,10 @@ EXAMPLES = os.environ.get("TEST_OPENAPI_EXAMPLES", "10")
 
 
 async def _make_key(database_url: str) -> tuple[str, str]:
+    """An organization with an owner, and its key."""
     connection = await asyncpg.connect(database_url)
     await domains.open_to_all(connection, "localhost")
-    organization = await organizations.create(connection, name="one", tier="enterprise")
+    organization, _owner = await founded(connection, "one")
     secret = keys.new_key()
     key = await keys.add(connection, organization.id, secret, name="test", permissions=frozenset({"admin"}))
     await connection.close()
@@ -45,32 +46,17 @@ async def _count_links(database_url: str) -> int:
 
 @pytest.fixture
 def api_url(servers: Servers, database_url: str, tmp_path: Path) -> Iterator[str]:
-    """An API that runs in a process of its own."""
     with redis_py.Redis.from_url(servers.redis_url) as redis:
         redis.flushall()
-    port = free_port()
-    environment = {
-        **os.environ,
-        "LINKWIRE_HOME": str(tmp_path),
-        "LINKWIRE_ADMIN_PORT": str(port),
-        "LINKWIRE_SECRET": SECRET,
-        "LINKWIRE_DEVELOPMENT": "1",
-        "LINKWIRE_OPEN_REGISTRATION": "1",
-        "LINKWIRE_ENTERPRISE_PER_MINUTE": "1000000",
-        "DATABASE_URL": database_url,
-        "REDIS_URL": servers.redis_url,
-    }
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "admin", "serve"], env=environment, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with httpx2.Client(trust_env=False, transport=httpx2.HTTPTransport(retries=8)) as client:
-            assert client.get(f"{url}/readyz").status_code == 200
+    more = {"LINKWIRE_OPEN_REGISTRATION": "1", "LINKWIRE_ENTERPRISE_PER_MINUTE": "1000000"}
+    with running_api(servers, database_url, tmp_path, **more) as url:
         yield url
-        assert "Traceback" not in (tmp_path / "log").read_text()
-    finally:
-        process.terminate()
-        process.wait(10)
+
+
+def _access_token(api_url: str) -> str:
+    login = {"email": "one@example.com", "password": PASSWORD}
+    answer = httpx2.post(f"{api_url}/v1/auth/login", json=login, trust_env=False)
+    return str(answer.json()["meta"]["accessToken"])
 
 
 def test_every_answer_is_as_documented(api_url: str, database_url: str, tmp_path: Path) -> None:
@@ -85,6 +71,7 @@ def test_every_answer_is_as_documented(api_url: str, database_url: str, tmp_path
         "SCHEMATHESIS_HOOKS": "tests.openapi.hooks",
         "API_KEY": secret,
         "API_KEY_ID": key_id,
+        "ACCESS_TOKEN": _access_token(api_url),
     }
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=3500)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr

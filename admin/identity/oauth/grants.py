@@ -1,7 +1,7 @@
 """Grants: what was granted to a client. A code makes the first tokens of one; a refresh token makes the next.
 
-Both are good once. One that is used twice was stolen, and ends its grant (RFC 9700 §2.1.1, §4.14.2). A refresh token is
-forgiven for ten seconds to the same client, whose answer may be lost.
+Both are good once. One that is used twice was stolen, and ends its grant (RFC 9700 §2.1.1, §4.14.2). Within ten seconds
+and from the same client the answer is taken for lost, and the same refresh token is given again (as in sessions.py).
 """
 
 import base64
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from admin.database import Connection
 from admin.http.ids import new_id, random_base62
 from admin.identity.keys import sha256
+from admin.sealing import Sealer
 
 _CODE_LASTS = timedelta(seconds=60)
 _LASTS = timedelta(days=30)
@@ -110,24 +111,29 @@ def s256(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
 
-async def make_refresh_token(connection: Connection, grant: Grant) -> str:
-    """The next refresh token of a grant."""
+async def make_refresh_token(connection: Connection, grant_id: int) -> str:
+    """The first refresh token of a grant."""
     token = f"lor_{random_base62(_LENGTH)}"
     await connection.execute(
         "/* grants.make_refresh_token */ insert into oauth_refresh_tokens (sha256, grant_id) values ($1, $2)",
         sha256(token),
-        grant.id,
+        grant_id,
     )
     return token
 
 
-async def use_refresh_token(connection: Connection, token: str, *, client_id: int, used_by: str) -> Grant | None:
-    """The grant of a refresh token, which lasts on; None for one that is none, or was used: then its grant ends."""
+async def use_refresh_token(
+    connection: Connection, sealer: Sealer, token: str, *, client_id: int, used_by: str
+) -> tuple[Grant, str] | None:
+    """The grant of a refresh token, which lasts on, and the next one.
+
+    None for a token that is none, or was used: then its grant has ended.
+    """
     row = await connection.fetchrow(
         """
         /* grants.use_refresh_token */
-        select t.grant_id,
-               t.used_at is not null and (t.used_at < now() - $3::interval or t.used_by <> $4) as is_reused
+        select t.grant_id, t.used_at is not null as is_used, t.successor,
+               t.used_at > now() - $3::interval and t.used_by = $4 as is_forgiven
           from oauth_refresh_tokens t join oauth_grants g on g.id = t.grant_id
          where t.sha256 = $1 and g.client_id = $2
            for update of t""",
@@ -138,23 +144,41 @@ async def use_refresh_token(connection: Connection, token: str, *, client_id: in
     )
     if row is None:
         return None
-    if row["is_reused"]:
+    if not row["is_used"]:
+        following = await make_refresh_token(connection, row["grant_id"])
+        await _use(connection, token, used_by, sealer.seal(following.encode()))
+    elif row["is_forgiven"] and await _is_unused(connection, opened := sealer.open(row["successor"]).decode()):
+        following = opened
+    else:
         await end(connection, row["grant_id"])
         return None
-    await connection.execute(
-        """
-        /* grants.use_refresh_token */
-        update oauth_refresh_tokens set used_at = coalesce(used_at, now()), used_by = $2 where sha256 = $1""",
-        sha256(token),
-        used_by,
-    )
     await connection.execute(
         "/* grants.use_refresh_token */ update oauth_grants set expires_at = now() + $2"
         " where id = $1 and expires_at > now()",
         row["grant_id"],
         _LASTS,
     )
-    return await _get(connection, row["grant_id"])
+    grant = await _get(connection, row["grant_id"])
+    return (grant, following) if grant else None
+
+
+async def _use(connection: Connection, token: str, used_by: str, successor: bytes) -> None:
+    await connection.execute(
+        """
+        /* grants.use */
+        update oauth_refresh_tokens set used_at = now(), used_by = $2, successor = $3 where sha256 = $1""",
+        sha256(token),
+        used_by,
+        successor,
+    )
+
+
+async def _is_unused(connection: Connection, token: str) -> bool:
+    return bool(
+        await connection.fetchval(
+            "/* grants.is_unused */ select used_at is null from oauth_refresh_tokens where sha256 = $1", sha256(token)
+        )
+    )
 
 
 async def by_refresh_token(connection: Connection, token: str, client_id: int) -> Grant | None:

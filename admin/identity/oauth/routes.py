@@ -8,7 +8,6 @@ from starlette.responses import JSONResponse, Response
 
 from admin import errors
 from admin.database import transaction
-from admin.errors import Detail, InsufficientPermissions
 from admin.http import ids
 from admin.http.answers import (
     Instant,
@@ -25,7 +24,7 @@ from admin.identity import audit
 from admin.identity.oauth import clients
 from admin.identity.oauth.clients import Client
 from admin.identity.oauth.fields import NewClient
-from admin.identity.permissions import PERMISSIONS, lacking
+from admin.identity.permissions import PERMISSIONS
 from admin.identity.principal import Administrator
 
 router = APIRouter(prefix="/oauth", tags=["OAuth 2.0"], responses=documented(*errors.OF_EVERY_CALLER))
@@ -82,8 +81,6 @@ async def register_client(
     request: Request, caller: Administrator, new: Annotated[NewClient, Depends(body_of(NewClient))]
 ) -> ResourceAnswer[ClientAttributes]:
     """Its `client_id` is the resource's id; its secret is in this answer and nowhere else."""
-    if missing := lacking(caller.permissions, new.permissions):
-        raise InsufficientPermissions(details=[Detail("permissions", f"You lack {name}.") for name in missing])
     async with transaction(request.app.state.pool) as connection:
         client, secret = await clients.register(
             connection,

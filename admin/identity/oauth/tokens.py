@@ -1,6 +1,5 @@
 """The endpoints that clients call: for tokens (RFC 6749), to revoke (RFC 7009) and to look into them (RFC 7662)."""
 
-import hashlib
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter
@@ -28,6 +27,7 @@ from admin.identity.oauth.messages import (
     form_of,
     scopes_of,
 )
+from admin.identity.people import fingerprint
 from admin.identity.principal import Gate
 
 _GUESSES = (Limit(30, 60),)
@@ -114,44 +114,53 @@ async def token(request: Request) -> Response:
     if grant_type not in _GRANT_TYPES:
         raise OAuthError("unsupported_grant_type", f"Send one of: {', '.join(_GRANT_TYPES)}.")
     async with transaction(request.app.state.pool) as connection:
-        grant = await _GRANT_TYPES[grant_type](request, connection, caller)
-        body = await _tokens(request, connection, caller, grant) if grant else None
-    if body is None:  # what was stolen is ended by now: the transaction has committed
+        granted = await _GRANT_TYPES[grant_type](request, connection, caller)
+    if granted is None:  # what was stolen is ended by now: the transaction has committed
         raise OAuthError("invalid_grant", "It is invalid, expired, used, or not for this client.")
+    grant, refresh_token = granted
+    client, scope = caller.client, " ".join(grant.permissions)
+    claims = Claims(grant.user or client.client_id, grant=grant.public_id, client=client.client_id, scope=scope)
+    access_token = await request.app.state.access_tokens.issue(claims)
+    body = TokenBody(access_token=access_token, refresh_token=refresh_token, scope=scope)
     return JSONResponse(body.model_dump(exclude_none=True), headers=NOT_KEPT)
 
 
-async def _with_code(request: Request, connection: Connection, caller: _Caller) -> Grant | None:
-    return await grants.use_code(
+_Granted = tuple[Grant, str | None] | None
+"""A grant and its next refresh token; a client that acts for itself has none, and asks again."""
+
+
+async def _with_code(request: Request, connection: Connection, caller: _Caller) -> _Granted:
+    grant = await grants.use_code(
         connection,
         caller.sent("code"),
         client_id=caller.client.id,
         redirect_uri=caller.sent("redirect_uri"),
         verifier=caller.sent("code_verifier"),
     )
+    return (grant, await grants.make_refresh_token(connection, grant.id)) if grant else None
 
 
-async def _with_refresh_token(request: Request, connection: Connection, caller: _Caller) -> Grant | None:
-    seen = f"{client_address(request)[1]}\n{request.headers.get('user-agent', '')}"
-    grant = await grants.use_refresh_token(
+async def _with_refresh_token(request: Request, connection: Connection, caller: _Caller) -> _Granted:
+    granted = await grants.use_refresh_token(
         connection,
+        request.app.state.sealer,
         caller.sent("refresh_token"),
         client_id=caller.client.id,
-        used_by=hashlib.sha256(seen.encode()).hexdigest(),
+        used_by=fingerprint(request),
     )
-    if grant and not set(scopes_of(caller.form.get("scope", ""))) <= set(grant.permissions):
+    if granted and not set(scopes_of(caller.form.get("scope", ""))) <= set(granted[0].permissions):
         raise OAuthError("invalid_scope", "More is asked for than was granted.")
-    return grant
+    return granted
 
 
-async def _with_credentials(request: Request, connection: Connection, caller: _Caller) -> Grant | None:
+async def _with_credentials(request: Request, connection: Connection, caller: _Caller) -> _Granted:
     client = caller.client
     if not client.is_confidential:
         raise OAuthError("unauthorized_client", "A client without a secret can't act for itself.")
     wanted = scopes_of(caller.form.get("scope", "")) or client.permissions
     if not set(wanted) <= set(client.permissions):
         raise OAuthError("invalid_scope", "The client may ask for less.")
-    return await grants.give(connection, client.id, client.organization_id, None, wanted)
+    return await grants.give(connection, client.id, client.organization_id, None, wanted), None
 
 
 _GRANT_TYPES = {
@@ -159,17 +168,6 @@ _GRANT_TYPES = {
     "refresh_token": _with_refresh_token,
     "client_credentials": _with_credentials,
 }
-
-
-async def _tokens(request: Request, connection: Connection, caller: _Caller, grant: Grant) -> TokenBody:
-    client, scope = caller.client, " ".join(grant.permissions)
-    claims = Claims(grant.user or client.client_id, grant=grant.public_id, client=client.client_id, scope=scope)
-    return TokenBody(
-        access_token=await request.app.state.access_tokens.issue(connection, claims),
-        # A client that acts for itself asks again.
-        refresh_token=await grants.make_refresh_token(connection, grant) if grant.user else None,
-        scope=scope,
-    )
 
 
 @router.post(
