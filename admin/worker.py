@@ -26,7 +26,14 @@ _PATIENCE_S = 60.0
 _COMPARE_EVERY_S = 1.0
 _MAIL_IDLE_S = 1.0
 _CLEAR_EVERY_S = 3600.0
-_TROUBLE = (*LOST, RedisError, *database.AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
+_TROUBLE = (
+    *LOST,
+    RedisError,
+    *database.AWAY,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that is lost in the midst of something
+)
 
 
 async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
