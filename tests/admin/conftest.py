@@ -71,6 +71,8 @@ async def running(settings: AdminSettings) -> AsyncIterator[FastAPI]:
     """An API until the block ends."""
     app = build(settings)
     async with app.router.lifespan_context(app):
+        # On a machine that is busy with tests, Redis would be taken for away now and then.
+        app.state.limits._timeout_s = 10.0
         yield app
 
 

@@ -15,9 +15,9 @@ from tests.apis import running_api
 from tests.conftest import Servers
 
 
-async def _key(database_url: str, tier: str) -> str:
+async def _key(database_url: str, name: str) -> str:
     connection = await asyncpg.connect(database_url)
-    organization, _owner = await founded(connection, tier, tier)
+    organization, _owner = await founded(connection, name, "free")
     key = await key_of(connection, organization)
     await connection.close()
     return key
@@ -35,8 +35,16 @@ def test_sixty_one_requests_in_a_minute_from_four_processes(
 ) -> None:
     with redis_py.Redis.from_url(servers.redis_url) as redis:
         redis.flushall()
-    key = asyncio.run(_key(database_url, "free"))
     with ExitStack() as running:
         urls = [running.enter_context(running_api(servers, database_url, tmp_path)) for _ in range(4)]
-        assert set(asyncio.run(_ask_all(urls, asyncio.run(_key(database_url, "pro")), 8))) == {200}  # they are awake
-        assert asyncio.run(_ask_all(urls, key, 61)) == {200: 60, 429: 1}
+        for number in itertools.count():
+            outages, key = _outages(tmp_path), asyncio.run(_key(database_url, f"free{number}"))
+            answers = asyncio.run(_ask_all(urls, key, 61))
+            if _outages(tmp_path) == outages:
+                break
+        assert answers == {200: 60, 429: 1}
+
+
+def _outages(home: Path) -> int:
+    """How often Redis was taken for away, as happens on a machine that is busy with tests: then all is asked again."""
+    return sum(log.read_text().count("held by each process alone") for log in home.glob("api-*.log"))
