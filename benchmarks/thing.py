@@ -21,13 +21,18 @@ class Thing(Wire):
     created_at: str = "2026-01-31T09:30:00.000Z"
 
 
+def thing() -> Resource[Thing]:
+    """The one there is."""
+    return Resource(id="thing_1", type="thing", attributes=Thing())
+
+
 def bare() -> FastAPI:
     """What one would write first."""
     app = FastAPI()
 
     @app.get("/v1/thing")
     async def show() -> ResourceAnswer[Thing]:
-        return ResourceAnswer(data=Resource(id="thing_1", type="thing", attributes=Thing()), meta=Meta(request_id="1"))
+        return ResourceAnswer(data=thing(), meta=Meta(request_id="1"))
 
     return app
 
@@ -38,7 +43,7 @@ def shared() -> FastAPI:
 
     @app.get("/v1/thing")
     async def show(request: Request, caller: LinkReader) -> ResourceAnswer[Thing]:
-        return resource_answer(request, "thing", "thing_1", Thing())
+        return resource_answer(request, thing())
 
     return app
 

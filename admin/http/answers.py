@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from admin.errors import ApiError, Detail, InternalError, Invalid, MethodNotAllowed, NotFound, RateLimited
+from admin.errors import ApiError, InternalError, Invalid, MethodNotAllowed, NotFound, RateLimited
 from admin.http.lists import Cursor, Found, Pagination
 from admin.http.request_ids import asked_of, request_id
 
@@ -137,11 +137,9 @@ def answer(request: Request, data: T) -> Answer[T]:
     return Answer(data=data, meta=Meta(request_id=request_id(request)))
 
 
-def resource_answer(request: Request, type: str, id: str, attributes: T) -> ResourceAnswer[T]:
+def resource_answer(request: Request, data: Resource[T]) -> ResourceAnswer[T]:
     """One resource of the Linktor family."""
-    return ResourceAnswer(
-        data=Resource(id=id, type=type, attributes=attributes), meta=Meta(request_id=request_id(request))
-    )
+    return ResourceAnswer(data=data, meta=Meta(request_id=request_id(request)))
 
 
 def plain_answer(request: Request, data: T) -> PlainAnswer[T]:
@@ -237,7 +235,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         return _error_answer(request, NotFound("There is no such route."))
     if error.status_code == 405:
         return _error_answer(request, MethodNotAllowed(), {**(error.headers or {}), **_allow(request)})
-    return _error_answer(request, Invalid(details=[Detail("request", str(error.detail))]))
+    return _error_answer(request, Invalid.of("request", str(error.detail)))
 
 
 def _allow(request: Request) -> dict[str, str]:

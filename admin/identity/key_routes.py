@@ -46,23 +46,23 @@ class KeyAttributes(Wire):
     revoked_at: Instant | None
 
 
-def _attributes(key: ApiKey, secret: str | None = None) -> KeyAttributes:
-    return KeyAttributes(
-        name=key.name,
-        key=secret or f"{keys.PREFIXES[key.environment]}…{key.ending}",
-        environment=key.environment,
-        permissions=key.permissions,
-        status=key.status,
-        created_at=key.created_at,
-        created_by=ids.shown("user", key.created_by) if key.created_by else None,
-        expires_at=key.expires_at,
-        last_used_at=key.last_used_at,
-        revoked_at=key.revoked_at,
+def _resource(key: ApiKey, secret: str | None = None) -> Resource[KeyAttributes]:
+    return Resource(
+        id=ids.shown("key", key.public_id),
+        type="api_key",
+        attributes=KeyAttributes(
+            name=key.name,
+            key=secret or f"{keys.PREFIXES[key.environment]}…{key.ending}",
+            environment=key.environment,
+            permissions=key.permissions,
+            status=key.status,
+            created_at=key.created_at,
+            created_by=ids.shown("user", key.created_by) if key.created_by else None,
+            expires_at=key.expires_at,
+            last_used_at=key.last_used_at,
+            revoked_at=key.revoked_at,
+        ),
     )
-
-
-def _resource(key: ApiKey) -> Resource[KeyAttributes]:
-    return Resource(id=ids.shown("key", key.public_id), type="api_key", attributes=_attributes(key))
 
 
 @router.get(
@@ -102,9 +102,8 @@ async def create_key(
             created_by=caller.user_id,
             expires_at=new.expires_at,
         )
-        shown_id = ids.shown("key", key.public_id)
-        await audit.record(connection, caller, "api_key.created", shown_id, permissions=key.permissions)
-        made = resource_answer(request, "api_key", shown_id, _attributes(key, secret))
+        made = resource_answer(request, _resource(key, secret))
+        await audit.record(connection, caller, "api_key.created", made.data.id, permissions=key.permissions)
         await once.keep(connection, made)
     return made
 
@@ -114,7 +113,7 @@ async def get_key(request: Request, caller: Administrator, key_id: str) -> Resou
     """What is known of it; the key itself is kept nowhere."""
     async with transaction(request.app.state.pool) as connection:
         key = await keys.get(connection, caller.organization_id, ids.read("key", key_id))
-    return resource_answer(request, "api_key", ids.shown("key", key.public_id), _attributes(key))
+    return resource_answer(request, _resource(key))
 
 
 @router.delete(
@@ -164,8 +163,7 @@ async def rotate_key(
             expires_at=old.expires_at,
         )
         await keys.replace(connection, old, timedelta(seconds=rotation.overlap_seconds))
-        shown_id = ids.shown("key", key.public_id)
-        await audit.record(connection, caller, "api_key.rotated", key_id, replacement=shown_id)
-        made = resource_answer(request, "api_key", shown_id, _attributes(key, secret))
+        made = resource_answer(request, _resource(key, secret))
+        await audit.record(connection, caller, "api_key.rotated", key_id, replacement=made.data.id)
         await once.keep(connection, made)
     return made

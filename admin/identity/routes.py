@@ -81,12 +81,13 @@ class AuditAttributes(Wire):
     created_at: Instant
 
 
-def _organization(request: Request, found: Organization) -> ResourceAnswer[OrganizationAttributes]:
-    return resource_answer(
-        request,
-        "organization",
-        ids.shown("org", found.public_id),
-        OrganizationAttributes(name=found.name, tier=found.tier, plan=found.plan, created_at=found.created_at),
+def _organization(found: Organization) -> Resource[OrganizationAttributes]:
+    return Resource(
+        id=ids.shown("org", found.public_id),
+        type="organization",
+        attributes=OrganizationAttributes(
+            name=found.name, tier=found.tier, plan=found.plan, created_at=found.created_at
+        ),
     )
 
 
@@ -127,7 +128,8 @@ def _entry(found: audit.Entry) -> Resource[AuditAttributes]:
 async def show_organization(request: Request, caller: Caller) -> ResourceAnswer[OrganizationAttributes]:
     """The one that the caller acts for."""
     async with transaction(request.app.state.pool) as connection:
-        return _organization(request, await organizations.get(connection, caller.organization_id))
+        found = await organizations.get(connection, caller.organization_id)
+    return resource_answer(request, _organization(found))
 
 
 @router.patch(
@@ -143,7 +145,7 @@ async def change_organization(
     async with transaction(request.app.state.pool) as connection:
         changed = await organizations.rename(connection, caller.organization_id, change.name)
         await audit.record(connection, caller, "organization.changed", ids.shown("org", changed.public_id))
-    return _organization(request, changed)
+    return resource_answer(request, _organization(changed))
 
 
 @router.get(
@@ -178,8 +180,7 @@ async def change_member(
         await _check_may_touch(connection, caller, member.role, change.role)
         member = await members.set_role(connection, caller.organization_id, member, change.role)
         await audit.record(connection, caller, "member.changed", user_id, role=change.role)
-    shown = _member(member)
-    return resource_answer(request, shown.type, shown.id, shown.attributes)
+    return resource_answer(request, _member(member))
 
 
 @router.delete(
@@ -251,7 +252,7 @@ async def create_invitation(
         await letters.invitation(connection, request.app.state.sealer, new.email, token, organization.name)
         shown = _invitation(made)
         await audit.record(connection, caller, "invitation.created", shown.id, role=new.role)
-        answer = resource_answer(request, shown.type, shown.id, shown.attributes)
+        answer = resource_answer(request, shown)
         await once.keep(connection, answer)
     return answer
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from admin import database, errors
 from admin.database import Connection, transaction
-from admin.errors import Detail, Invalid
+from admin.errors import Invalid
 from admin.http.answers import Answer, Instant, ListAnswer, Wire, answer, documented, list_answer
 from admin.http.bodies import body_of, documented_body
 from admin.http.idempotency import Once
@@ -72,10 +72,10 @@ def _told(link: Link) -> dict[str, str]:
 async def _check_hosts(connection: Connection, organization_id: int, hostname: str, destination: str) -> None:
     """The host must be free or the organization's, and the destination must not be on a host of its own links."""
     if not await domains.claim(connection, organization_id, hostname):
-        raise Invalid(details=[Detail("hostname", "This hostname belongs to another organization.")])
+        raise Invalid.of("hostname", "This hostname belongs to another organization.")
     target = hostname_of(destination)
     if target == hostname or await domains.is_own(connection, organization_id, target):
-        raise Invalid(details=[Detail("destination", "A destination can't be on a host that serves your short links.")])
+        raise Invalid.of("destination", "A destination can't be on a host that serves your short links.")
 
 
 _QUERY = {

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from admin import errors
 from admin.database import transaction
 from admin.errors import NotFound
-from admin.http.answers import Answer, ResourceAnswer, Wire, answer, documented, resource_answer
+from admin.http.answers import Answer, Resource, ResourceAnswer, Wire, answer, documented, resource_answer
 from admin.identity import organizations
 from admin.identity.principal import Administrator, StatsReader
 from admin.links import counts, links
@@ -100,17 +100,13 @@ async def show_pipeline(request: Request, caller: Administrator) -> ResourceAnsw
         if caller.organization_id != await organizations.first(connection):
             raise NotFound("There is no such route.")
         found = await pipeline.show(connection, request.app.state.redis)
-    return resource_answer(
-        request,
-        "pipeline",
-        "pipeline",
-        Pipeline(
-            total=PipelineNumbers(**found.total._asdict()),
-            spools=[
-                PipelineSpool(spool=one.spool, host=one.host, is_open=one.is_open, **one.numbers._asdict())
-                for one in found.spools
-            ],
-            losses=[PipelineLoss(**loss._asdict()) for loss in found.losses],
-            is_current=found.is_current,
-        ),
+    shown = Pipeline(
+        total=PipelineNumbers(**found.total._asdict()),
+        spools=[
+            PipelineSpool(spool=one.spool, host=one.host, is_open=one.is_open, **one.numbers._asdict())
+            for one in found.spools
+        ],
+        losses=[PipelineLoss(**loss._asdict()) for loss in found.losses],
+        is_current=found.is_current,
     )
+    return resource_answer(request, Resource(id="pipeline", type="pipeline", attributes=shown))

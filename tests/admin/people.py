@@ -1,5 +1,6 @@
 """People at the API: how they log in, and the mail they get."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import httpx2
 
 from admin.database import Connection
-from admin.identity import letters
+from admin.identity import letters, principal
 from admin.sealing import Sealer
 from tests.admin.conftest import PASSWORD, SECRET, Api, client_of
 
@@ -37,6 +38,15 @@ async def mailed_token(connection: Connection, recipient: str) -> str:
     found = re.search(r"^    (\S+)$", (await mail_to(connection, recipient))[-1]["text"], re.MULTILINE)
     assert found
     return found[1]
+
+
+async def until_refused(client: httpx2.AsyncClient, path: str = "/v1/links") -> None:
+    """Until a caller that was remembered is refused. That is less than a second; a busy machine is slower."""
+    assert principal._REMEMBERED_S < 1
+    async with asyncio.timeout(5.0):
+        while (answer := await client.get(path)).status_code != 401:
+            await asyncio.sleep(0.01)
+    assert error_of(answer)[1] in ("INVALID_API_KEY", "INVALID_TOKEN")
 
 
 def error_of(answer: httpx2.Response) -> tuple[int, str]:

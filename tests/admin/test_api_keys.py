@@ -1,15 +1,13 @@
 """API keys at the API: shown once, bounded by permissions, of no use a second after they end."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
-import httpx2
 import pytest
 
 from admin.database import Connection
-from admin.identity import keys, principal
+from admin.identity import keys
 from tests.admin.conftest import Api, client_of, key_of, made
-from tests.admin.people import error_of, session_of
+from tests.admin.people import error_of, session_of, until_refused
 
 ATTRIBUTES = {
     "name",
@@ -23,15 +21,6 @@ ATTRIBUTES = {
     "lastUsedAt",
     "revokedAt",
 }
-
-
-async def until_refused(client: httpx2.AsyncClient) -> None:
-    """Until a key that was remembered is refused. It is remembered for less than a second; a busy machine is slower."""
-    assert principal._REMEMBERED_S < 1
-    async with asyncio.timeout(5.0):
-        while (await client.get("/v1/links")).status_code != 401:
-            await asyncio.sleep(0.01)
-    assert error_of(await client.get("/v1/links")) == (401, "INVALID_API_KEY")
 
 
 async def test_a_key_is_shown_once(api: Api, connection: Connection) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from admin.database import transaction
 from admin.errors import AccountLocked, ApiError, EmailNotVerified, InsufficientPermissions, InvalidCredentials
 from admin.http.fields import email_of
-from admin.identity import audit, members
+from admin.identity import audit, members, users
 from admin.identity.oauth import clients, grants
 from admin.identity.oauth.clients import Client
 from admin.identity.oauth.messages import OAuthError, form_of, once_each, scopes_of, with_parameters
@@ -99,6 +99,7 @@ async def _grant(request: Request, asked: _Asked, form: dict[str, str]) -> str:
         raise InvalidCredentials from error
     user = await proven(request, email, form.get("password", ""))
     async with transaction(request.app.state.pool) as connection:
+        user = await users.still(connection, user)
         organization_id = await members.first_of(connection, user.id)
         if organization_id is None:
             raise InsufficientPermissions("You are no member of an organization any more.")

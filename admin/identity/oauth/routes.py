@@ -91,8 +91,7 @@ async def register_client(
             is_confidential=new.is_confidential,
         )
         await audit.record(connection, caller, "oauth_client.created", client.client_id, permissions=client.permissions)
-    shown = _resource(client, secret)
-    return resource_answer(request, shown.type, shown.id, shown.attributes)
+    return resource_answer(request, _resource(client, secret))
 
 
 @router.get("/clients/{client_id}", summary="Get an OAuth client", responses=documented(errors.NotFound))
@@ -100,8 +99,7 @@ async def get_client(request: Request, caller: Administrator, client_id: str) ->
     """What is known of it, but its secret."""
     async with transaction(request.app.state.pool) as connection:
         client = await clients.get(connection, caller.organization_id, ids.read(clients.PREFIX, client_id))
-    shown = _resource(client)
-    return resource_answer(request, shown.type, shown.id, shown.attributes)
+    return resource_answer(request, _resource(client))
 
 
 @router.delete(
