@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin.database import Connection
+from admin.identity import passwords, users
 from admin.identity.oauth import grants
 from admin.identity.oauth.messages import OAuthError, once_each, with_parameters
 from tests.admin.conftest import PASSWORD, Api, client_of, member_of
@@ -334,6 +335,24 @@ async def test_a_person_may_say_no_and_mistype(app: App, connection: Connection)
         assert "The e-mail address or the password is wrong." in answer.text
         assert "location" not in answer.headers
         assert password == "" or password not in answer.text
+    assert await connection.fetchval("select count(*) from oauth_grants") == 0
+
+
+async def test_an_old_password_grants_nothing_while_a_new_one_is_set(
+    app: App, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password is changed while the old one is being checked."""
+    right = passwords.matches
+
+    async def and_meanwhile(password: str, kept: str | None) -> bool:
+        is_right = await right(password, kept)
+        await users.set_password(connection, app.api.other.owner.id, "another hash")
+        return is_right
+
+    form = {**await asked(app, authorization(app)), "email": OWNER, "password": PASSWORD, "decision": "allow"}
+    monkeypatch.setattr(passwords, "matches", and_meanwhile)
+    answer = await app.api.nobody.post("/v1/oauth/authorize", data=form)
+    assert (answer.status_code, "location" in answer.headers) == (401, False)
     assert await connection.fetchval("select count(*) from oauth_grants") == 0
 
 
