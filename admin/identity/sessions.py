@@ -1,23 +1,17 @@
-"""Sessions: one per login, for one organization. A refresh token is good once and makes the next one.
-
-A refresh token that is used a second time was stolen, or its answer was lost: within ten seconds and from the same
-client it is taken for lost, and the same answer is given again, so that there is never a second branch; otherwise the
-session ends (RFC 9700 §4.14.2).
-"""
+"""Sessions: one per login, for one organization. They are kept with refresh tokens, and end when one was stolen."""
 
 from datetime import timedelta
 from typing import NamedTuple
 
 from admin.database import Connection
 from admin.errors import InvalidRefreshToken, TokenRevoked
-from admin.http.ids import new_id, random_base62
+from admin.http.ids import new_id
+from admin.identity import refresh_tokens
 from admin.identity.keys import sha256
 from admin.sealing import Sealer
 
 LASTS = timedelta(days=7)
 LASTS_REMEMBERED = timedelta(days=30)
-_GRACE = timedelta(seconds=10)
-_TOKEN_LENGTH = 43
 
 
 class Session(NamedTuple):
@@ -50,7 +44,7 @@ async def begin(
     )
     assert row is not None
     session = Session(**row)
-    return session, await _refresh_token(connection, session.id)
+    return session, await refresh_tokens.make(connection, session_id=session.id)
 
 
 async def refresh(connection: Connection, sealer: Sealer, token: str, client: str) -> tuple[Session, str] | None:
@@ -59,29 +53,19 @@ async def refresh(connection: Connection, sealer: Sealer, token: str, client: st
     `client` tells clients apart. None when the token was used before: then the session has been ended, and the caller
     commits that before it says so. Raises `InvalidRefreshToken`, `TokenRevoked`.
     """
+    found = await refresh_tokens.find(connection, token, client)
     row = await connection.fetchrow(
         """
         /* sessions.refresh */
-        select s.id, s.public_id, s.revoked_at is not null as is_revoked, s.expires_at <= now() as is_over,
-               t.used_at is not null as is_used, t.used_at > now() - $2::interval and t.used_by = $3 as is_forgiven,
-               t.successor
-          from refresh_tokens t join sessions s on s.id = t.session_id
-         where t.sha256 = $1
-           for update""",
-        sha256(token),
-        _GRACE,
-        client,
+        select id, public_id, revoked_at is not null as is_revoked, expires_at <= now() as is_over
+          from sessions where id = $1 for update""",
+        found.session_id if found else None,
     )
-    if row is None or row["is_over"]:
+    if found is None or row is None or row["is_over"]:
         raise InvalidRefreshToken
     if row["is_revoked"]:
         raise TokenRevoked
-    if not row["is_used"]:
-        following = await _refresh_token(connection, row["id"])
-        await _use(connection, token, client, sealer.seal(following.encode()))
-    elif row["is_forgiven"] and await _is_unused(connection, opened := sealer.open(row["successor"]).decode()):
-        following = opened
-    else:
+    if (following := await refresh_tokens.use(connection, sealer, found, client)) is None:
         await end(connection, row["public_id"])
         return None
     session = await connection.fetchrow(
@@ -95,23 +79,6 @@ async def refresh(connection: Connection, sealer: Sealer, token: str, client: st
     )
     assert session is not None
     return Session(**session), following
-
-
-async def _use(connection: Connection, token: str, client: str, successor: bytes) -> None:
-    await connection.execute(
-        "/* sessions.use */ update refresh_tokens set used_at = now(), used_by = $2, successor = $3 where sha256 = $1",
-        sha256(token),
-        client,
-        successor,
-    )
-
-
-async def _is_unused(connection: Connection, token: str) -> bool:
-    return bool(
-        await connection.fetchval(
-            "/* sessions.is_unused */ select used_at is null from refresh_tokens where sha256 = $1", sha256(token)
-        )
-    )
 
 
 async def by_token(connection: Connection, token: str) -> Session | None:
@@ -170,13 +137,3 @@ async def end_membership(connection: Connection, user_id: int, organization_id: 
 async def clear(connection: Connection) -> None:
     """Remove what has long been over."""
     await connection.execute("/* sessions.clear */ delete from sessions where expires_at < now() - interval '30 days'")
-
-
-async def _refresh_token(connection: Connection, session_id: int) -> str:
-    token = f"rt_{random_base62(_TOKEN_LENGTH)}"
-    await connection.execute(
-        "/* sessions.refresh_token */ insert into refresh_tokens (sha256, session_id) values ($1, $2)",
-        sha256(token),
-        session_id,
-    )
-    return token

@@ -38,13 +38,12 @@ create table oauth_codes (
     used_at      timestamptz
 );
 
-create table oauth_refresh_tokens (
-    sha256    bytea primary key,
-    grant_id  bigint not null references oauth_grants on delete cascade,
-    used_at   timestamptz,
-    used_by   text,
-    successor bytea  -- as in refresh_tokens
-);
-
 create index "oauth_codes#grant_id" on oauth_codes (grant_id);
-create index "oauth_refresh_tokens#grant_id" on oauth_refresh_tokens (grant_id);
+
+-- A refresh token is of a session or of a grant.
+alter table refresh_tokens
+    alter column session_id drop not null,
+    add column grant_id bigint references oauth_grants on delete cascade,
+    add check (num_nonnulls(session_id, grant_id) = 1);
+
+create index "refresh_tokens#grant_id" on refresh_tokens (grant_id);

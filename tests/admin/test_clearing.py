@@ -13,7 +13,14 @@ from tests.admin.conftest import founded, settings_of
 from tests.conftest import Servers
 from tests.shared.waiting import until
 
-TABLES = ("idempotency_keys", "oauth_codes", "oauth_grants", "oauth_refresh_tokens", "refresh_tokens", "sessions")
+TABLES = (
+    "idempotency_keys",
+    "oauth_codes",
+    "oauth_grants",
+    "refresh_tokens where grant_id is not null",
+    "refresh_tokens where session_id is not null",
+    "sessions",
+)
 
 
 async def begun(connection: Connection, *, is_over: bool) -> None:
@@ -38,7 +45,7 @@ async def begun(connection: Connection, *, is_over: bool) -> None:
         code as (
             insert into oauth_codes (sha256, grant_id, redirect_uri, challenge, expires_at)
             select '{new_id()}', id, '', '', {expired} from given)
-        insert into oauth_refresh_tokens (sha256, grant_id) select '{new_id()}', id from given"""
+        insert into refresh_tokens (sha256, grant_id) select '{new_id()}', id from given"""
     )
 
 

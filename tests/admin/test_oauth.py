@@ -152,7 +152,7 @@ async def test_a_lost_answer_is_forgiven_for_ten_seconds(api: Api, app: App, con
     sent = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
     first, again = [(await token(app, **sent)).json() for _ in range(2)]
     assert first["refresh_token"] == again["refresh_token"]
-    await connection.execute("update oauth_refresh_tokens set used_at = used_at - interval '11 seconds'")
+    await connection.execute("update refresh_tokens set used_at = used_at - interval '11 seconds'")
     assert (await token(app, **sent)).json()["error"] == "invalid_grant"
 
 
@@ -391,7 +391,7 @@ async def test_secrets_are_shown_once_and_kept_nowhere(api: Api, app: App, conne
     tokens = await (await let_in(app)).tokens(await described(api))
     shown = await api.one.api.get(f"/v1/oauth/clients/{app.client_id}")
     assert shown.json()["data"]["attributes"]["secret"] is None
-    for table in ("oauth_clients", "oauth_grants", "oauth_codes", "oauth_refresh_tokens", "audit_log"):
+    for table in ("oauth_clients", "oauth_grants", "oauth_codes", "refresh_tokens", "audit_log"):
         kept = await connection.fetchval(f"select coalesce(string_agg(t::text, ' '), '') from {table} t")
         for secret in (app.secret, tokens["refresh_token"], tokens["access_token"]):
             assert secret not in kept

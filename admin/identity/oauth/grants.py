@@ -1,7 +1,7 @@
 """Grants: what was granted to a client. A code makes the first tokens of one; a refresh token makes the next.
 
-Both are good once. One that is used twice was stolen, and ends its grant (RFC 9700 §2.1.1, §4.14.2). Within ten seconds
-and from the same client the answer is taken for lost, and the same refresh token is given again (as in sessions.py).
+Both are good once. A code that is used twice was stolen and ends its grant (RFC 9700 §2.1.1), and so does a stolen
+refresh token.
 """
 
 import base64
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from admin.database import Connection
 from admin.http.ids import new_id, random_base62
+from admin.identity import refresh_tokens
 from admin.identity.keys import sha256
 from admin.sealing import Sealer
 
 _CODE_LASTS = timedelta(seconds=60)
 _LASTS = timedelta(days=30)
-_GRACE = timedelta(seconds=10)
 _LENGTH = 43
 
 
@@ -111,87 +111,36 @@ def s256(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
 
-async def make_refresh_token(connection: Connection, grant_id: int) -> str:
-    """The first refresh token of a grant."""
-    token = f"lor_{random_base62(_LENGTH)}"
-    await connection.execute(
-        "/* grants.make_refresh_token */ insert into oauth_refresh_tokens (sha256, grant_id) values ($1, $2)",
-        sha256(token),
-        grant_id,
-    )
-    return token
-
-
 async def use_refresh_token(
     connection: Connection, sealer: Sealer, token: str, *, client_id: int, used_by: str
 ) -> tuple[Grant, str] | None:
     """The grant of a refresh token, which lasts on, and the next one.
 
-    None for a token that is none, or was used: then its grant has ended.
+    None for a token that is none of this client's, or was stolen: then its grant has ended.
     """
-    row = await connection.fetchrow(
-        """
-        /* grants.use_refresh_token */
-        select t.grant_id, t.used_at is not null as is_used, t.successor,
-               t.used_at > now() - $3::interval and t.used_by = $4 as is_forgiven
-          from oauth_refresh_tokens t join oauth_grants g on g.id = t.grant_id
-         where t.sha256 = $1 and g.client_id = $2
-           for update of t""",
-        sha256(token),
-        client_id,
-        _GRACE,
-        used_by,
-    )
-    if row is None:
+    found = await refresh_tokens.find(connection, token, used_by)
+    if found is None or not (grant := await _of_client(connection, found.grant_id, client_id)):
         return None
-    if not row["is_used"]:
-        following = await make_refresh_token(connection, row["grant_id"])
-        await _use(connection, token, used_by, sealer.seal(following.encode()))
-    elif row["is_forgiven"] and await _is_unused(connection, opened := sealer.open(row["successor"]).decode()):
-        following = opened
-    else:
-        await end(connection, row["grant_id"])
+    if (following := await refresh_tokens.use(connection, sealer, found, used_by)) is None:
+        await end(connection, grant.id)
         return None
     await connection.execute(
-        "/* grants.use_refresh_token */ update oauth_grants set expires_at = now() + $2"
-        " where id = $1 and expires_at > now()",
-        row["grant_id"],
+        "/* grants.use_refresh_token */ update oauth_grants set expires_at = now() + $2 where id = $1",
+        grant.id,
         _LASTS,
     )
-    grant = await _get(connection, row["grant_id"])
-    return (grant, following) if grant else None
-
-
-async def _use(connection: Connection, token: str, used_by: str, successor: bytes) -> None:
-    await connection.execute(
-        """
-        /* grants.use */
-        update oauth_refresh_tokens set used_at = now(), used_by = $2, successor = $3 where sha256 = $1""",
-        sha256(token),
-        used_by,
-        successor,
-    )
-
-
-async def _is_unused(connection: Connection, token: str) -> bool:
-    return bool(
-        await connection.fetchval(
-            "/* grants.is_unused */ select used_at is null from oauth_refresh_tokens where sha256 = $1", sha256(token)
-        )
-    )
+    return grant, following
 
 
 async def by_refresh_token(connection: Connection, token: str, client_id: int) -> Grant | None:
     """The grant of a refresh token that has not been used."""
-    grant_id = await connection.fetchval(
-        """
-        /* grants.by_refresh_token */
-        select t.grant_id from oauth_refresh_tokens t join oauth_grants g on g.id = t.grant_id
-         where t.sha256 = $1 and g.client_id = $2 and t.used_at is null""",
-        sha256(token),
-        client_id,
-    )
-    return await _get(connection, grant_id) if grant_id else None
+    found = await refresh_tokens.find(connection, token)
+    return await _of_client(connection, found.grant_id, client_id) if found and not found.is_used else None
+
+
+async def _of_client(connection: Connection, grant_id: int | None, client_id: int) -> Grant | None:
+    grant = await _get(connection, grant_id)
+    return grant if grant and grant.client_id == client_id else None
 
 
 async def by_public_id(connection: Connection, public_id: str, client_id: int) -> Grant | None:
@@ -216,6 +165,6 @@ async def clear(connection: Connection) -> None:
     )
 
 
-async def _get(connection: Connection, grant_id: int) -> Grant | None:
+async def _get(connection: Connection, grant_id: int | None) -> Grant | None:
     row = await connection.fetchrow(f"/* grants.get */ {_GRANT} and g.id = $1", grant_id)
     return Grant(**row) if row else None

@@ -13,7 +13,7 @@ from admin.http import ids
 from admin.http.answers import ErrorAnswer, documented
 from admin.http.limits import Limit
 from admin.http.request_ids import client as client_address
-from admin.identity import access_tokens
+from admin.identity import access_tokens, refresh_tokens
 from admin.identity.access_tokens import Claims
 from admin.identity.oauth import clients, grants
 from admin.identity.oauth.clients import Client
@@ -137,7 +137,7 @@ async def _with_code(request: Request, connection: Connection, caller: _Caller) 
         redirect_uri=caller.sent("redirect_uri"),
         verifier=caller.sent("code_verifier"),
     )
-    return (grant, await grants.make_refresh_token(connection, grant.id)) if grant else None
+    return (grant, await refresh_tokens.make(connection, grant_id=grant.id)) if grant else None
 
 
 async def _with_refresh_token(request: Request, connection: Connection, caller: _Caller) -> _Granted:
