@@ -21,7 +21,7 @@ from admin.database import Connection, Pool
 from shared.redis import Redis, open_redis
 from tests.servers import redis_server, run
 
-pytest_plugins = ["tests.houses"]
+pytest_plugins = ["tests.houses", "tests.admin.mailbox"]
 
 # Nothing that is set where the tests run may reach them.
 for name in [name for name in os.environ if name.startswith("LINKWIRE_") or name in ("DATABASE_URL", "REDIS_URL")]:
