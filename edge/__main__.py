@@ -42,7 +42,8 @@ def main() -> None:
 async def _parent(settings: EdgeSettings) -> None:
     if settings.spool_max_bytes < 2 * settings.workers * SEGMENT_BYTES:
         raise SettingsError(
-            f"LINKWIRE_SPOOL_MAX_BYTES: {settings.workers} edge processes need {2 * settings.workers * SEGMENT_BYTES}"
+            f"LINKWIRE_SPOOL_MAX_BYTES: {settings.workers} edge processes need "
+            f"{2 * settings.workers * SEGMENT_BYTES} bytes"
         )
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

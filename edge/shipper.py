@@ -63,6 +63,7 @@ _AFTER_ERROR_S = 0.5
 _LAST_WORDS_S = 4.0
 _NICE = 10
 _ORPHANED_AFTER_S = 60.0
+_TIDY_EVERY_S = 60.0
 
 
 class _Place:
@@ -223,12 +224,14 @@ class Shipper:
                 self._epoch = (await self._redis.get(clicks.EPOCH_KEY) or b"").decode()  # type: ignore[union-attr]
 
     async def _ship(self, spool: str) -> int:
-        place, batch = self._places[spool], None
+        place, batch, last = self._places[spool], None, None
         with self._care(spool):
             if place.is_closed and place.reader.is_finished:
-                await self._remove(place)
-                return 0
-            batch = place.next_batch(self._click_bytes)
+                last = place.report(self._host)
+            else:
+                batch = place.next_batch(self._click_bytes)
+        if last is not None:
+            await self._remove(place, last)
         if batch is None:
             return 0
         try:
@@ -240,15 +243,17 @@ class Shipper:
         SHIPPED.inc(len(batch.records))
         return len(batch.records)
 
-    async def _remove(self, place: _Place) -> None:
-        spool, last = place.reader.spool, place.report(self._host)
+    async def _remove(self, place: _Place, last: SpoolReport) -> None:
+        spool = place.reader.spool
         last = last._replace(is_removed=True, earliest=last.recorded)
         # Said before it is done: afterwards there is nothing left to say it from.
         await self._redis.hset(clicks.REPORTS_KEY, spool, last.to_bytes())
-        place.reader.remove()
-        place.reader.close()
-        del self._places[spool]
-        await self._redis.hdel(clicks.COMMITTED_KEY, spool)
+        with self._care(spool):
+            place.reader.remove()
+            place.reader.close()
+            del self._places[spool]
+        if spool not in self._places:
+            await self._redis.hdel(clicks.COMMITTED_KEY, spool)
 
     def _doubt(self) -> None:
         for spool, place in list(self._places.items()):
@@ -273,10 +278,12 @@ async def run(settings: EdgeSettings, stop: asyncio.Event) -> None:
     settings.spool_directory.mkdir(parents=True, exist_ok=True)
     redis = open_redis(settings.redis(), timeout_s=2.0)
     shipper = Shipper(settings.spool_directory, redis, settings.trusted_proxies)
-    shipper.tidy()
     flushing = asyncio.create_task(_flush(shipper, settings.spool_flush_interval_s))
-    report_at = 0.0
+    report_at = tidy_at = 0.0
     while not stop.is_set():
+        if time.monotonic() >= tidy_at:
+            shipper.tidy()
+            tidy_at = time.monotonic() + _TIDY_EVERY_S
         try:
             pause_s = 0.0 if await shipper.step() >= _FULL_RECORDS else _PAUSE_S
             if time.monotonic() >= report_at:

@@ -1,4 +1,4 @@
-"""The shipper tidies when it begins: what belongs to no spool goes, and what lives, or may, stays."""
+"""The shipper tidies when it begins and each minute: what belongs to no spool goes, and what lives, or may, stays."""
 
 import os
 import signal
@@ -113,4 +113,15 @@ async def test_the_shipper_begins_with_tidying(tmp_path: Path, servers: Servers,
     kill_a_worker(directory, COUNTS)
     age(directory, 61)
     async with running(edge_settings(tmp_path, servers.redis_url)):
+        await until(lambda: not any(directory.iterdir()))
+
+
+async def test_it_tidies_again_what_was_too_young_when_it_began(
+    tmp_path: Path, servers: Servers, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.shipper._TIDY_EVERY_S", 0.1)
+    directory = Machine(tmp_path / "spool", redis).directory
+    async with running(edge_settings(tmp_path, servers.redis_url)):
+        kill_a_worker(directory, COUNTS)
+        age(directory, 61)
         await until(lambda: not any(directory.iterdir()))
