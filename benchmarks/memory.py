@@ -36,7 +36,8 @@ from admin import embedded
 from admin.embedded import free_port
 from admin.links.links import PATH_ALPHABET, PATH_LENGTH
 from benchmarks.servers import children_of, running
-from shared.links import MARKER_KEY, Address, Entry, Marker, Published
+from shared.entries import Entry
+from shared.links import MARKER_KEY, Address, Marker, Published
 
 RESULTS = Path(__file__).parent / "results"
 HOST = "bench.example"

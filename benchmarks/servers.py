@@ -22,7 +22,8 @@ from admin.embedded import free_port
 from edge.segments import COUNTS_SUFFIX, SpoolReader
 from shared import clicks
 from shared.clicks import Batch
-from shared.links import MARKER_KEY, Address, Entry, Marker, Published
+from shared.entries import Entry
+from shared.links import MARKER_KEY, Address, Marker, Published
 
 HOST = "bench.example"
 SERVER_CORE, CLIENT_CORE = "0", "1"

@@ -16,7 +16,8 @@ import time
 from collections import OrderedDict
 
 from edge.memory import Found, Memory, memory_key
-from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
+from shared.entries import Entry
+from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Marker, Published
 from shared.redis import LOST, Redis, RedisError, epoch_now, run_id, stream_entries
 
 log = logging.getLogger(__name__)

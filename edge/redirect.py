@@ -12,7 +12,8 @@ from edge.lookup import Lookup, Unavailable
 from edge.segments import link_bytes, peer_bytes
 from edge.spool import Spool
 from edge.tally import Tally
-from shared.links import MAX_PATH_LENGTH, Entry, address
+from shared.entries import Entry
+from shared.links import MAX_PATH_LENGTH, address
 
 
 class Redirect:

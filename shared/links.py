@@ -4,8 +4,8 @@ Rules of this file:
 
 1. An `Address` is always in normal form. Whoever has text from outside goes through `normal_hostname` and
    `normal_path`; two spellings that a browser treats as one give one address, and normalising twice changes nothing.
-2. Redis holds one value per address under `Address.key`: the version of the last change there, and the `Entry` that
-   lives there, or nothing after a deletion. Both directions of that format are here and nowhere else.
+2. Redis holds one value per address under `Address.key`: the version of the last change there, and the entry
+   (entries.py) that lives there, or nothing after a deletion.
 3. Pure: no I/O, no clock.
 """
 
@@ -15,7 +15,8 @@ from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import idna
-import orjson
+
+from shared.entries import Entry
 
 MARKER_KEY = "links:complete"
 """Says that every link is in Redis (`Marker`); missing or of another Redis run: misses are not certain."""
@@ -33,8 +34,6 @@ MAX_PATH_LENGTH = 2048
 _KEPT_IN_PATH = "!$&'()*+,;=:@"
 _HOST_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOSTNAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
-# What a destination is sent as, unchanged, in a header.
-_VISIBLE = re.compile(r"[!-~]+")
 _RESERVED_PATHS = frozenset({"/", "/healthz", "/readyz", "/robots.txt", "/favicon.ico"})
 
 
@@ -118,14 +117,6 @@ def is_reserved(path: str) -> bool:
     return path in _RESERVED_PATHS or path.startswith("/.well-known/") or path == "/.well-known" or path.endswith("+")
 
 
-class Entry(NamedTuple):
-    """What the edge needs to know of a link, and no more."""
-
-    link_id: int
-    organization_id: int
-    destination: str
-
-
 class Published(NamedTuple):
     """What Redis holds for an address: `entry` is None after a deletion."""
 
@@ -133,27 +124,14 @@ class Published(NamedTuple):
     entry: Entry | None
 
     def to_bytes(self) -> bytes:
-        """The version in decimal, a space, and the entry as JSON (nothing after a deletion)."""
-        if self.entry is None:
-            return b"%d " % self.version
-        link_id, organization_id, destination = self.entry
-        return b"%d %s" % (
-            self.version,
-            orjson.dumps({"id": link_id, "org": organization_id, "to": destination}),
-        )
+        """The version in decimal, a space, and the entry (nothing after a deletion)."""
+        return b"%d %s" % (self.version, self.entry.to_bytes() if self.entry else b"")
 
     @classmethod
     def from_bytes(cls, value: bytes) -> "Published":
         """The inverse of `to_bytes`. Raises ValueError for anything else."""
         version, _, body = value.partition(b" ")
-        if not body:
-            return cls(int(version), None)
-        match orjson.loads(body):
-            case {"id": int(link_id), "org": int(organization_id), "to": str(destination)} if _VISIBLE.fullmatch(
-                destination
-            ):
-                return cls(int(version), Entry(link_id, organization_id, destination))
-        raise ValueError("an entry has an id, an organization and a destination of visible ASCII characters")
+        return cls(int(version), Entry.from_bytes(body) if body else None)
 
 
 class Marker(NamedTuple):

@@ -21,7 +21,8 @@ import asyncpg
 
 from admin.database import AWAY, Connection
 from admin.links import links
-from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
+from shared.entries import Entry
+from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Marker, Published
 from shared.redis import LOST, Redis, RedisError, epoch_now, run_id
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from admin.database import Connection
 from admin.identity import organizations
 from admin.links import domains, links, publish
 from admin.links.links import Link
-from shared.links import CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
+from shared.entries import Entry
+from shared.links import CHANGES_STREAM, MARKER_KEY, Address, Marker, Published
 from shared.redis import LOST, Redis, open_redis, stream_entries
 
 ADDRESS = Address("localhost", "/a")

@@ -8,7 +8,8 @@ from typing import Any
 
 from admin import embedded
 from edge.lookup import Lookup, Unavailable
-from shared.links import Address, Entry, Published
+from shared.entries import Entry
+from shared.links import Address, Published
 from shared.redis import Redis, open_redis
 from shared.tasks import end
 from tests.edge.publishing import Publisher, living

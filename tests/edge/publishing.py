@@ -5,7 +5,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Entry, Marker, Published
+from shared.entries import Entry
+from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Marker, Published
 from shared.redis import Redis, run_id
 
 PROMO = Address("go.example", "/promo")

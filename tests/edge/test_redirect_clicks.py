@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from shared.clicks import MAX_REFERRER, MAX_USER_AGENT, Click
-from shared.links import Address, Entry, Published
+from shared.entries import Entry
+from shared.links import Address, Published
 from tests.conftest import Servers
 from tests.edge.publishing import PROMO, Publisher, living
 from tests.edge.visiting import PROXY, STRANGER, TARGET, Edge, counted, edge_on, make_edge
