@@ -23,6 +23,7 @@ from admin.identity.oauth import authorize, tokens
 from admin.identity.oauth import routes as oauth
 from admin.identity.oauth.messages import OAuthError, oauth_error
 from admin.identity.principal import Gate
+from admin.links import qr_routes
 from admin.links import routes as links
 from admin.links.publish import Publisher
 from admin.settings import AdminSettings
@@ -32,6 +33,7 @@ from shared.redis import LOST, Redis, RedisError, open_redis
 _PREFIXES = ("/v1", "/api/v1")
 _ROUTERS = (
     links.router,
+    qr_routes.router,
     stats.router,
     auth.router,
     account.router,

@@ -10,6 +10,7 @@ from admin.database import Connection
 from tests.admin.conftest import PASSWORD, Api, made, member_of
 from tests.admin.people import log_in, mailed_token, session_of
 from tests.admin.routes import ROUTES
+from tests.admin.test_qr import png_of
 
 OWNER = "one@example.com"
 
@@ -18,9 +19,12 @@ async def everything(api: Api, connection: Connection) -> set[str]:
     """Use each route that changes something, once; which ones those were."""
     used: set[str] = set()
 
-    async def use(client: httpx2.AsyncClient, method: str, route: str, body: Any = None, **ids: str) -> Any:
+    async def use(
+        client: httpx2.AsyncClient, method: str, route: str, body: Any = None, *, png: bytes | None = None, **ids: str
+    ) -> Any:
         told = await connection.fetchval("select count(*) from audit_log")
-        answer = await client.request(method, route.format(**ids), json=body)
+        headers = {"Content-Type": "image/png"} if png else None
+        answer = await client.request(method, route.format(**ids), json=body, content=png, headers=headers)
         assert answer.status_code < 300, answer.text
         used.add(f"{method} {route}")
         more = await connection.fetchval("select count(*) from audit_log") - told
@@ -41,6 +45,8 @@ async def everything(api: Api, connection: Connection) -> set[str]:
     await use(owner, "PATCH", "/v1/members/{user_id}", {"role": "admin"}, user_id=member)
     await use(owner, "DELETE", "/v1/members/{user_id}", user_id=member)
     await use(owner, "PATCH", "/v1/organization", {"name": "One"})
+    await use(owner, "PUT", "/v1/organization/logo", png=png_of())
+    await use(owner, "DELETE", "/v1/organization/logo")
     await use(owner, "POST", "/v1/invitations", {"email": "new@example.com"})
     new = {"email": "new@example.com", "password": "a long password", "name": "New"}
     token = await mailed_token(connection, "new@example.com")
@@ -80,6 +86,8 @@ ACTIONS = {
     "member.removed",
     "member.joined",
     "organization.changed",
+    "logo.changed",
+    "logo.removed",
     "invitation.created",
     "invitation.revoked",
     "user.changed",

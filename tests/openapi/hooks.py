@@ -11,6 +11,8 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis import Case, HookContext
 
+from tests.admin.test_qr import png_of
+
 _numbers = itertools.count()  # random ones would repeat: the tool seeds chance before each request
 
 schemathesis.openapi.format("link-path", st.from_regex("/[0-9A-Za-z_-]{1,30}", fullmatch=True))
@@ -24,6 +26,7 @@ schemathesis.openapi.format(
         lambda at: at.replace(tzinfo=UTC).isoformat()
     ),
 )
+schemathesis.openapi.media_type("image/png", st.just(png_of()))
 
 
 @schemathesis.auth()
