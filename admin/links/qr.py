@@ -86,9 +86,7 @@ def _flaws(
     else:
         if format == "png" and size < modules:
             flaws.append(
-                Detail(
-                    "size", f"With its margin this code has {modules} modules a side, of a pixel each at least."
-                )
+                Detail("size", f"With its margin this code has {modules} modules a side, of a pixel each at least.")
             )
     return flaws
 
