@@ -43,7 +43,18 @@ def click_of(record: Record, trusted_proxies: Networks) -> Click:
         client_address(record.peer, forwarded_for.decode("latin-1"), trusted_proxies),
         _value(head, lowered, b"\r\nuser-agent:").decode("utf-8", "replace")[:MAX_USER_AGENT],
         _value(head, lowered, b"\r\nreferer:").decode("utf-8", "replace")[:MAX_REFERRER],
+        record.rule_id,
+        record.variant_id,
+        record.is_use,
+        _is_scan(head),
+        record.has_id,
     )
+
+
+def _is_scan(head: bytes) -> bool:
+    """Whether the address is the one in the link's QR codes, which has `?qr=1`."""
+    target = head[: head.find(b"\r\n")].split(b" ")[1].partition(b"#")[0]
+    return b"&qr=1&" in b"&%s&" % target.partition(b"?")[2]
 
 
 def _value(head: bytes, lowered: bytes, name: bytes) -> bytes:

@@ -4,7 +4,7 @@ Two generations: what is asked for is in the young one or moves there; when that
 becomes the old one, and what nobody has asked for since the time before is forgotten, a few with each newcomer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shared.links import Address, Published
 
@@ -14,8 +14,14 @@ class Found:
     """A link as it is remembered."""
 
     published: Published
-    hot: tuple[bytes, bytes] | None = None
-    """What protocol.py has prepared to answer at once: the link as the spool records it, and the end of the answer."""
+    hot: tuple[bytes, int, bytes] | None = None
+    """What protocol.py has prepared to answer at once: the link as the spool records it, the status and
+    the end of the answer."""
+    is_plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Known once, because every visit asks."""
+        self.is_plain = self.published.entry is not None and self.published.entry.is_plain
 
 
 def memory_key(address: Address) -> bytes:

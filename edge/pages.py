@@ -1,6 +1,11 @@
 """What the edge says when it does not redirect: small pages for people, with nothing in them that a visitor sent."""
 
+from html import escape
+from urllib.parse import urlsplit
+
 from starlette.responses import HTMLResponse, Response
+
+from shared.entries import Entry, Preview
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -12,27 +17,93 @@ _PAGE = """<!doctype html>
   body {{ font: 1.1rem/1.5 system-ui, sans-serif; display: grid; place-content: center; min-height: 90vh;
          margin: 0 1.5rem; text-align: center; color: #1f2937; background: #f9fafb; }}
   h1 {{ font-size: 1.6rem; margin: 0 0 .25rem; }}
-  p {{ margin: 0; color: #6b7280; }}
+  p {{ margin: 0; color: #6b7280; overflow-wrap: anywhere; }}
+  form {{ margin-top: 1rem; display: flex; gap: .5rem; }}
+  input, button {{ font: inherit; padding: .4rem .7rem; border: 1px solid #9ca3af; border-radius: .4rem; }}
   @media (prefers-color-scheme: dark) {{ body {{ color: #f3f4f6; background: #111827; }} p {{ color: #9ca3af; }} }}
 </style>
 <h1>{title}</h1>
 <p>{text}</p>
-</html>
+{more}</html>
 """
 
 NO_STORE = "private, no-store"
 
 
-def _page(status: int, title: str, text: str, **headers: str) -> Response:
+_FORM = """<form method="post">
+<label for="password" hidden>Password</label>
+<input id="password" name="password" type="password" autocomplete="current-password" required autofocus
+  placeholder="Password">
+<button>Open</button>
+</form>
+"""
+
+
+def _page(status: int, title: str, text: str, more: str = "", **headers: str) -> Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return HTMLResponse(
-        _PAGE.format(title=title, text=text), status_code=status, headers={"cache-control": NO_STORE, **named}
+        _PAGE.format(title=title, text=text, more=more),
+        status_code=status,
+        headers={"cache-control": NO_STORE, **named},
     )
 
 
 def not_found() -> Response:
     """404: there is certainly no link at this address."""
     return _page(404, "There is no link here", "The address may be mistyped, or the link has been removed.")
+
+
+def gone(outcome: str) -> Response:
+    """410 for a link that is not there any more, 404 for one that is not there yet (`shared.rules.OUTCOMES`)."""
+    if outcome == "not_started":
+        return _page(404, "This link is not open yet", "Please come back later.")
+    return _page(410, "This link is closed", "Whoever made it has closed it, or it has expired.")
+
+
+def elsewhere(destination: str) -> Response:
+    """302 to where a host or a link sends those whom it can't lead on."""
+    return Response(status_code=302, headers={"location": destination, "cache-control": NO_STORE})
+
+
+def again(query: str) -> Response:
+    """303 to the same address: the form has done its work."""
+    return Response(status_code=303, headers={"location": f"?{query}", "cache-control": NO_STORE})
+
+
+def password_form(status: int = 200) -> Response:
+    """The form that asks for a link's password: again with 403 after a wrong one, with 400 after what is no form."""
+    said = {
+        200: "It asks for a password.",
+        400: "The form did not arrive as it should. Please try again.",
+        403: "This was not the password. Please try again.",
+    }
+    return _page(status, "This link is protected", said[status], _FORM, referrer_policy="no-referrer")
+
+
+def too_many_guesses(retry_after_s: int) -> Response:
+    """429: whoever guesses has to wait."""
+    return _page(429, "Please wait a while", "Too many passwords were tried.", retry_after=str(retry_after_s))
+
+
+def preview(shown: Preview) -> Response:
+    """What the crawler of a social network makes its picture of (https://ogp.me)."""
+    named = {"og:title": shown.title, "og:description": shown.description, "og:image": shown.image}
+    lines = [f'<meta property="{name}" content="{escape(text)}">\n' for name, text in named.items() if text]
+    return _page(200, escape(shown.title), escape(shown.description), "".join(lines))
+
+
+def about(entry: Entry) -> Response:
+    """Where a link leads, for whoever wants to know before following it."""
+    terms = entry.terms
+    if terms.state:
+        return gone("gone")
+    if terms.password_hash:
+        return _page(200, "This link is protected", "Where it leads is told to those who know its password.")
+    destination = escape(entry.destination)
+    host = escape(urlsplit(entry.destination).hostname or "")
+    depends = "<p>Some visitors are sent elsewhere.</p>\n" if terms.rules or terms.variants else ""
+    follow = f'<p><a rel="noreferrer nofollow" href="{destination}">Go there</a></p>\n'
+    return _page(200, f"This link leads to {host}", destination, depends + follow)
 
 
 def bad_request() -> Response:

@@ -16,9 +16,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from edge.connection import MAX_HEAD, MAX_TARGET, Connection, Connections
 from edge.lookup import Lookup
 from edge.memory import Found
-from edge.redirect import redirection
 from edge.segments import link_bytes, peer_bytes
 from edge.spool import Spool
+from edge.visits import redirection
+from shared.entries import STATUSES
 from shared.links import normal_hostname
 
 _HOSTS = 1000
@@ -35,7 +36,7 @@ class FastWay:
         self.is_ordinary = _Judge().is_ordinary
         self._hosts: dict[bytes, bytes] = {}
         self._headers: object = None
-        self._begin = b""
+        self._begins: dict[int, bytes] = {}
 
     def find(self, data: bytes) -> Found | None:
         """The link that these bytes ask for, if it is remembered and they are an ordinary request for it."""
@@ -52,21 +53,23 @@ class FastWay:
         query_at = data.find(b"?", 4, version_at)
         # What is remembered is in normal form. A path in another spelling is not found here, but on the other way.
         found = self.memory.young.get(host + data[4 : version_at if query_at < 0 else query_at])
-        return found if found is not None and self.is_ordinary(data) else None
+        return found if found is not None and found.is_plain and self.is_ordinary(data) else None
 
-    def begin(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+    def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The begin of every answer, with uvicorn's own headers, which are new each second."""
         if headers is not self._headers:
             self._headers = headers
-            self._begin = STATUS_LINE[302] + b"".join(b"%s: %s\r\n" % header for header in headers)
-        return self._begin
+            lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+            self._begins = {status: STATUS_LINE[status] + lines for status in STATUSES}
+        return self._begins[status]
 
-    def prepare(self, found: Found) -> tuple[bytes, bytes]:
-        """What a link is recorded as, and the end of its answer."""
+    def prepare(self, found: Found) -> tuple[bytes, int, bytes]:
+        """What a link is recorded as, and the status and the end of its answer."""
         entry = found.published.entry
         assert entry is not None
         lines = [b"%s: %s\r\n" % header for header in redirection(entry).raw_headers]
-        found.hot = link_bytes(entry.link_id, entry.organization_id), b"".join([*lines, b"\r\n"])
+        link = link_bytes(entry.link_id, entry.organization_id)
+        found.hot = link, entry.status, b"".join([*lines, b"\r\n"])
         return found.hot
 
     def _learn_host(self, spelling: bytes) -> bytes:
@@ -144,8 +147,8 @@ class Protocol(Connection):
         if found is None:
             super().data_received(data)
             return
-        link, end = found.hot or fast_way.prepare(found)
+        link, status, end = found.hot or fast_way.prepare(found)
         fast_way.spool.append(link, self._peer, data)
-        self.transport.write(fast_way.begin(self.server_state.default_headers) + end)
+        self.transport.write(fast_way.begin(status, self.server_state.default_headers) + end)
         self._since = self.all.now
         self.all.tally.hot += 1

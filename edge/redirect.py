@@ -3,69 +3,105 @@
 protocol.py is a shortcut of this story for the commonest case; what is said and recorded is the same.
 """
 
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from edge import pages
+from edge import pages, reserved
 from edge.lookup import Lookup, Unavailable
-from edge.segments import link_bytes, peer_bytes
+from edge.segments import link_bytes
 from edge.spool import Spool
 from edge.tally import Tally
-from shared.entries import Entry
-from shared.links import MAX_PATH_LENGTH, address
+from edge.visits import append, redirection
+from shared.entries import Entry, HostEntry
+from shared.links import MAX_PATH_LENGTH, PREVIEW_MARK, Address, host_of, is_reserved, path_under
+
+if TYPE_CHECKING:
+    from edge.terms import Terms
 
 
 class Redirect:
-    """Answers a visitor. Waits for nothing but, for an address that memory does not hold, one lookup in Redis."""
+    """Answers a visitor. Waits for nothing but, for what memory does not hold, a lookup of the host and the address."""
 
-    def __init__(self, lookup: Lookup, spool: Spool, tally: Tally) -> None:
+    def __init__(self, lookup: Lookup, spool: Spool, tally: Tally, terms: Callable[[], "Terms"]) -> None:
+        """`terms` makes what answers visits of links that are not plain; it is called when the first one comes."""
         self._lookup = lookup
         self._spool = spool
         self._tally = tally
+        self._make_terms = terms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application, which gets every method."""
-        answer = await self.answer(Request(scope))
+        answer = await self.answer(Request(scope, receive))
         await answer(scope, receive, send)
 
     async def answer(self, request: Request) -> Response:
         """The whole story of a visit."""
-        if request.method not in ("GET", "HEAD"):
-            self._tally.refused += 1
-            return pages.method_not_allowed()
+        if request.method not in ("GET", "HEAD", "POST"):
+            return self._refused(pages.method_not_allowed())
         try:
-            [host] = request.headers.getlist("host")  # none and several are a bad request (RFC 9112 §3.2)
-            wanted = address(host.strip(" \t"), request.scope["raw_path"])
+            [host_header] = request.headers.getlist("host")  # none and several are a bad request (RFC 9112 §3.2)
+            hostname = host_of(host_header.strip(" \t"))
         except ValueError:
-            self._tally.refused += 1
-            return pages.bad_request()
-        if len(wanted.path) > MAX_PATH_LENGTH:  # no link has one, and none of them is worth remembering
-            self._tally.not_found += 1
-            return pages.not_found()
+            return self._refused(pages.bad_request())
         try:
-            entry = await self._lookup.find(wanted)
+            return await self._answer(request, hostname)
         except Unavailable:
             self._tally.unavailable += 1
             return pages.unavailable()
-        if entry is None:
-            self._tally.not_found += 1
-            return pages.not_found()
-        peer = request.client.host if request.client else ""
-        self._spool.append(link_bytes(entry.link_id, entry.organization_id), peer_bytes(peer), _head(request))
+
+    async def _answer(self, request: Request, hostname: str) -> Response:
+        raw_path = request.scope["raw_path"]
+        try:
+            host = await self._lookup.find_host(hostname)
+        except Unavailable:
+            host = HostEntry()  # as most are; what is remembered leads on
+            entry = self._lookup.remembered(Address(hostname, path_under(host, raw_path)))
+            if entry is None:
+                raise
+            return await self._follow(request, host, entry)
+        path = path_under(host, raw_path)
+        if is_reserved(path):
+            return await self._reserved(request, hostname, host, path)
+        # No link has a longer one, and none of them is worth remembering.
+        entry = await self._lookup.find(Address(hostname, path)) if len(path) <= MAX_PATH_LENGTH else None
+        return await self._follow(request, host, entry) if entry else self._not_found(host)
+
+    async def _follow(self, request: Request, host: HostEntry, entry: Entry) -> Response:
+        if not entry.is_plain:
+            return await self._with_terms.answer(request, entry, host)
+        if request.method == "POST":
+            return self._refused(pages.method_not_allowed())
+        append(self._spool, request, link_bytes(entry.link_id, entry.organization_id))
         self._tally.redirected += 1
         return redirection(entry)
 
+    @cached_property
+    def _with_terms(self) -> "Terms":
+        return self._make_terms()
 
-def redirection(entry: Entry) -> Response:
-    """The answer that leads there. The destination is sent as it is stored; RedirectResponse would quote it again."""
-    return Response(status_code=302, headers={"location": entry.destination, "cache-control": pages.NO_STORE})
+    async def _reserved(self, request: Request, hostname: str, host: HostEntry, path: str) -> Response:
+        """What no link can be: what the host is asked for beside links, and what is shown of a link."""
+        if request.method == "POST":
+            return self._refused(pages.method_not_allowed())
+        if path.endswith(PREVIEW_MARK):
+            entry = await self._lookup.find(Address(hostname, path.removesuffix(PREVIEW_MARK)))
+            answer = pages.about(entry) if entry else None
+        else:
+            answer = reserved.answer(host, path)
+        if answer is None:
+            return self._not_found(host)
+        self._tally.asked += 1
+        return answer
 
+    def _not_found(self, host: HostEntry) -> Response:
+        self._tally.not_found += 1
+        return pages.elsewhere(host.not_found) if host.not_found else pages.not_found()
 
-def _head(request: Request) -> bytes:
-    """The head of the request as it came, but for the case of names and the white space around values."""
-    scope = request.scope
-    target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-    lines = [b"%s %s HTTP/%s" % (request.method.encode(), target, scope["http_version"].encode())]
-    lines += [name + b": " + value for name, value in scope["headers"]]
-    return b"\r\n".join([*lines, b"", b""])
+    def _refused(self, answer: Response) -> Response:
+        self._tally.refused += 1
+        return answer

@@ -29,7 +29,11 @@ SERVED, RECORDED, DROPPED = range(3)
 """The places of the counts in `<id>.spool`, eight bytes each."""
 
 _COUNTS = struct.Struct("=QQQ")
-_RECORD = struct.Struct("=QQQB")
+_RECORD = struct.Struct("=QQQ")
+_OUTCOME = struct.Struct("=IIB")
+_IS_USE, _HAS_ID = 1, 2
+_HAS_OUTCOME = 1 << 63
+"""On the number of an organization: an outcome comes behind it. A plain link has none, and its records stay short."""
 
 
 class Counts(NamedTuple):
@@ -51,21 +55,50 @@ class Record(NamedTuple):
     """The address of whoever is at the other end of the connection; empty for a unix socket."""
     head: bytes
     """The request line and the header lines, with their line ends."""
+    rule_id: int = 0
+    variant_id: int = 0
+    is_use: bool = False
+    has_id: bool = False
 
     @classmethod
     def from_bytes(cls, record: bytes) -> "Record":
         """Raises ValueError for one that was torn, as a loss of power may leave it."""
         try:
-            at_ns, link_id, organization_id, length = _RECORD.unpack_from(record)
-        except struct.error as error:
+            at_ns, link_id, organization_id = _RECORD.unpack_from(record)
+            outcome, peer_at = (0, 0, 0), _RECORD.size
+            if organization_id & _HAS_OUTCOME:
+                outcome, peer_at = _OUTCOME.unpack_from(record, peer_at), peer_at + _OUTCOME.size
+            peer_at, head_at = peer_at + 1, peer_at + 1 + record[peer_at]
+        except (struct.error, IndexError) as error:
             raise ValueError("the record is too short") from error
-        head_at = _RECORD.size + length
-        return cls(at_ns, link_id, organization_id, record[_RECORD.size : head_at].decode("ascii"), record[head_at:])
+        rule_id, variant_id, flags = outcome
+        return cls(
+            at_ns,
+            link_id,
+            organization_id & ~_HAS_OUTCOME,
+            record[peer_at:head_at].decode("ascii"),
+            record[head_at:],
+            rule_id,
+            variant_id,
+            bool(flags & _IS_USE),
+            bool(flags & _HAS_ID),
+        )
 
 
-def link_bytes(link_id: int, organization_id: int) -> bytes:
-    """The part of a record that says which link."""
-    return struct.pack("=QQ", link_id, organization_id)
+def link_bytes(
+    link_id: int,
+    organization_id: int,
+    *,
+    rule_id: int = 0,
+    variant_id: int = 0,
+    is_use: bool = False,
+    has_id: bool = False,
+) -> bytes:
+    """The part of a record that says which link, and what `shared.clicks.Click` says of the link's part in it."""
+    if not (rule_id or variant_id or is_use or has_id):
+        return struct.pack("=QQ", link_id, organization_id)
+    outcome = _OUTCOME.pack(rule_id, variant_id, _IS_USE * is_use | _HAS_ID * has_id)
+    return struct.pack("=QQ", link_id, organization_id | _HAS_OUTCOME) + outcome
 
 
 def peer_bytes(address: str) -> bytes:

@@ -93,8 +93,8 @@ class Spool:
         """How many appends found no room."""
         return int(self._counts[DROPPED])
 
-    def append(self, link: bytes, peer: bytes, head: bytes) -> None:
-        """Append a record of `segments.link_bytes`, `segments.peer_bytes` and a head. Never raises for the disk's sake.
+    def append(self, link: bytes, peer: bytes, head: bytes) -> bool:
+        """Append a record of `segments.link_bytes`, `segments.peer_bytes` and a head; whether there was room.
 
         Does in a microsecond what `Record` describes; that is why nothing here is taken apart.
         """
@@ -105,13 +105,14 @@ class Spool:
         if begin + 4 + length > self._size:
             if length + 4 > self._segment_bytes or not self._enter_next():
                 self._counts[DROPPED] += 1
-                return
+                return False
             begin = 0
         segment = self._segment
         segment.memory[begin + 4 : begin + 4 + length] = record  # type: ignore[union-attr]
         segment.lengths[begin >> 2] = length  # type: ignore[union-attr]
         self._end = begin + 4 + length + (-length & 3)
         self._counts[RECORDED] += 1
+        return True
 
     def tend(self) -> None:
         """Once a second: leave a segment that has been used for a minute, and look for room where there was none."""

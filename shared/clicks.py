@@ -55,26 +55,44 @@ class Click(NamedTuple):
     """At most `MAX_USER_AGENT` characters; empty when there was none."""
     referrer: str
     """At most `MAX_REFERRER` characters; empty when there was none."""
+    rule_id: int = 0
+    """The rule of the link that said where to go; 0 for none."""
+    variant_id: int = 0
+    """The variant of the link that was drawn; 0 for none."""
+    is_use: bool = False
+    """The click limit of the link has counted it."""
+    is_scan: bool = False
+    """It came from a QR code."""
+    has_id: bool = False
+    """The destination was told the id of the click (`click_id`)."""
 
     def to_bytes(self) -> bytes:
-        """The record, without a newline."""
-        return orjson.dumps(tuple(self))
+        """The record, without a newline. Most clicks are as the last fields are by default, and leave them out."""
+        return orjson.dumps(tuple(self) if self[_ALWAYS:] != _DEFAULTS else self[:_ALWAYS])
 
     @classmethod
     def from_bytes(cls, record: bytes) -> "Click":
         """The inverse of `to_bytes`. Raises ValueError for anything else."""
         fields = orjson.loads(record)
-        if not isinstance(fields, list) or len(fields) != len(cls._fields):
-            raise ValueError("a click is a list of seven fields")
-        if any(type(value) is not kind for value, kind in zip(fields, _KINDS, strict=True)):
+        if not isinstance(fields, list) or len(fields) not in (_ALWAYS, len(cls._fields)):
+            raise ValueError("a click is a list of seven or twelve fields")
+        if any(type(value) is not kind for value, kind in zip(fields, _KINDS, strict=False)):
             raise ValueError("a field of the click is of the wrong type")
-        if not all(0 <= number < limit for number, limit in zip(fields, _LIMITS, strict=False)):
+        click = cls(*fields)
+        if not all(0 <= number < limit for number, limit in zip((*click[:3], *click[7:9]), _LIMITS, strict=True)):
             raise ValueError("a number of the click is out of range")
-        return cls(*fields)
+        return click
 
 
-_KINDS = (int, int, int, str, str, str, str)
-_LIMITS = (253_402_300_800_000, 2**63, 2**63)  # the year 10000; a Postgres bigint
+_ALWAYS = 7
+_DEFAULTS = (0, 0, False, False, False)
+_KINDS = (int, int, int, str, str, str, str, int, int, bool, bool, bool)
+_LIMITS = (253_402_300_800_000, 2**63, 2**63, 2**31, 2**31)  # the year 10000; what Postgres takes
+
+
+def click_id(spool: str, position: int) -> str:
+    """The id of the click that is recorded at a position of a spool."""
+    return f"{spool}-{position:x}"
 
 
 class Batch(NamedTuple):

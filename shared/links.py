@@ -5,7 +5,7 @@ Rules of this file:
 1. An `Address` is always in normal form. Whoever has text from outside goes through `normal_hostname` and
    `normal_path`; two spellings that a browser treats as one give one address, and normalising twice changes nothing.
 2. Redis holds one value per address under `Address.key`: the version of the last change there, and the entry
-   (entries.py) that lives there, or nothing after a deletion.
+   (entries.py) that lives there, or nothing after a deletion. So it does per host, under `host_key`.
 3. Pure: no I/O, no clock.
 """
 
@@ -16,7 +16,9 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import idna
 
-from shared.entries import Entry
+from shared.entries import Entry, HostEntry
+
+HOST_PREFIX = "host:"
 
 MARKER_KEY = "links:complete"
 """Says that every link is in Redis (`Marker`); missing or of another Redis run: misses are not certain."""
@@ -27,14 +29,23 @@ CHANGES_STREAM = "links:changes"
 CHANGES_COUNTER = "links:changes:last"
 """The N of the newest change."""
 
+UNCOUNTED_KEY = "uses:uncounted"
+"""The ids of links with a click limit whose uses Redis does not know, and somebody has asked."""
+
+PREVIEW_MARK = "+"
+"""At the end of a path it asks where the link leads, and does not follow it."""
+
 MAX_PATH_LENGTH = 2048
 """Characters of a path in normal form."""
+
+PROOF_PATH = "/.well-known/linkwire-verification"
+"""Where a host shows whose it is (`HostEntry.proof`)."""
 
 # RFC 3986 pchar beside the unreserved characters, which quote_from_bytes keeps by itself.
 _KEPT_IN_PATH = "!$&'()*+,;=:@"
 _HOST_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOSTNAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
-_RESERVED_PATHS = frozenset({"/", "/healthz", "/readyz", "/robots.txt", "/favicon.ico"})
+_RESERVED_PATHS = frozenset({"/", "/healthz", "/readyz", "/robots.txt", "/favicon.ico", "/.well-known"})
 
 
 class BadAddress(ValueError):
@@ -59,14 +70,29 @@ class Address(NamedTuple):
         return cls(hostname, slash + path)
 
 
-def address(host: str, path: bytes) -> Address:
-    """The address of a request: its Host header and its raw path without the query.
+def host_key(hostname: str) -> str:
+    """The name of a host in Redis."""
+    return HOST_PREFIX + hostname
 
-    Raises `BadAddress`. A Host header is ASCII (RFC 9110 §7.2): clients send names in their IDNA form.
+
+def uses_key(run: str, link_id: int) -> str:
+    """Where a run of the Redis server counts the uses of a link with a click limit."""
+    return f"uses:{run}:{link_id}"
+
+
+def address(host: str, path: bytes) -> Address:
+    """The address of a request on a host without a policy: its Host header and its raw path without the query.
+
+    Raises `BadAddress`.
     """
-    if not host.isascii():
+    return Address(host_of(host), normal_path(path))
+
+
+def host_of(header: str) -> str:
+    """The hostname of a Host header. Raises `BadAddress`: clients send names in their IDNA form (RFC 9110 §7.2)."""
+    if not header.isascii():
         raise BadAddress("A Host header is ASCII.")
-    return Address(normal_hostname(host), normal_path(path))
+    return normal_hostname(header)
 
 
 @lru_cache(maxsize=4096)
@@ -91,11 +117,12 @@ def normal_hostname(host: str) -> str:
     return name
 
 
-def normal_path(path: bytes) -> str:
+def normal_path(path: bytes, *, keeps_slash: bool = False) -> str:
     """The one spelling of a path: RFC 3986 pchar stays as it is, everything else is `%XX` in upper case.
 
     Escapes of characters that need none are decoded (`%41` is `A`), `%2F` is not a slash, a `%` that begins no escape
-    becomes `%25`, dot segments are resolved, and one trailing slash is ignored. Empty segments are kept.
+    becomes `%25`, dot segments are resolved, and one trailing slash is ignored unless the host `keeps_slash`. Empty
+    segments are kept.
     """
     resolved: list[str] = []
     segments = [quote_from_bytes(unquote_to_bytes(segment), safe=_KEPT_IN_PATH) for segment in path.split(b"/")[1:]]
@@ -107,14 +134,41 @@ def normal_path(path: bytes) -> str:
             resolved.pop()
         if number == len(segments):
             resolved.append("")
-    if len(resolved) > 1 and resolved[-1] == "" and resolved[-2] != "":
+    if not keeps_slash and len(resolved) > 1 and resolved[-1] == "" and resolved[-2] != "":
         resolved.pop()
     return "/" + "/".join(resolved)
 
 
+def path_under(host: HostEntry, path: bytes) -> str:
+    """The one spelling of a path on a host with this policy."""
+    normal = normal_path(path, keeps_slash=host.keeps_slash)
+    return fold(normal) if host.folds_case else normal
+
+
+def fold(path: str) -> str:
+    """The one spelling of a path in normal form on a host that does not tell upper case from lower case.
+
+    It is the lower case of Unicode, also of what is escaped as UTF-8: `/%C3%84` becomes `/%C3%A4`. What is escaped
+    stays escaped, and the path stays in normal form.
+    """
+    if "%" not in path:
+        return path.lower()
+    return "/".join(_folded(segment) for segment in path.split("/"))
+
+
+def _folded(segment: str) -> str:
+    text = unquote_to_bytes(segment).decode(errors="surrogateescape").lower()
+    return quote_from_bytes(text.encode(errors="surrogateescape"), safe=_KEPT_IN_PATH)
+
+
 def is_reserved(path: str) -> bool:
     """Whether a path in normal form is kept back on every host and can't be a link."""
-    return path in _RESERVED_PATHS or path.startswith("/.well-known/") or path == "/.well-known" or path.endswith("+")
+    return (
+        path in _RESERVED_PATHS
+        or path.startswith("/.well-known/")
+        or path == "/.well-known"
+        or path.endswith(PREVIEW_MARK)
+    )
 
 
 class Published(NamedTuple):
@@ -132,6 +186,23 @@ class Published(NamedTuple):
         """The inverse of `to_bytes`. Raises ValueError for anything else."""
         version, _, body = value.partition(b" ")
         return cls(int(version), Entry.from_bytes(body) if body else None)
+
+
+class PublishedHost(NamedTuple):
+    """What Redis holds for a host under `host_key`: `entry` is None when it has none (any more)."""
+
+    version: int
+    entry: HostEntry | None
+
+    def to_bytes(self) -> bytes:
+        """As for links."""
+        return b"%d %s" % (self.version, self.entry.to_bytes() if self.entry else b"")
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> "PublishedHost":
+        """The inverse of `to_bytes`. Raises ValueError for anything else."""
+        version, _, body = value.partition(b" ")
+        return cls(int(version), HostEntry.from_bytes(body) if body else None)
 
 
 class Marker(NamedTuple):

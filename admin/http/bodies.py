@@ -41,11 +41,13 @@ def body_of(model: type[M], *, or_form: bool = False) -> Callable[[Request], Awa
     """
 
     async def read(request: Request) -> M:
-        content_type = request.headers.get("content-type", "")
-        fields = fields_of(content_type, await body_bytes(request), or_form=or_form)
+        content_type, content = request.headers.get("content-type", ""), await body_bytes(request)
+        fields = fields_of(content_type, content, or_form=or_form)
         _refuse_two_spellings(model, fields)
+        # In a form everything is text: there 5 is a number, and true is true.
+        is_strict = None if _kind_of(content_type, content, or_form) != _FORM else False
         try:
-            return model.model_validate(fields)
+            return model.model_validate(fields, strict=is_strict)
         except ValidationError as error:
             problems = error.errors(include_url=False, include_input=False)
             raise Invalid(details=[_detail(problem) for problem in problems[:_MAX_DETAILS]]) from error
@@ -55,9 +57,20 @@ def body_of(model: type[M], *, or_form: bool = False) -> Callable[[Request], Awa
 
 def documented_body(model: type[BaseModel], *, or_form: bool = False) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its body with `body_of`."""
-    schema = {"schema": model.model_json_schema()}
-    content = {_JSON: schema, _FORM: schema} if or_form else {_JSON: schema}
+    content = {_JSON: {"schema": model.model_json_schema()}}
+    if or_form:
+        content[_FORM] = {"schema": _form_schema(model.model_json_schema())}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _form_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same for a form, which has no null, no lists and no objects."""
+    properties = {}
+    for name, one in schema["properties"].items():
+        kinds = [kind for kind in one.pop("anyOf", [one]) if kind.get("type") != "null"]
+        if len(kinds) == 1 and kinds[0].get("type") in ("string", "integer", "boolean"):
+            properties[name] = one | kinds[0]
+    return {key: value for key, value in schema.items() if key != "$defs"} | {"properties": properties}
 
 
 async def body_bytes(request: Request) -> bytes:
@@ -74,7 +87,7 @@ def fields_of(content_type: str, content: bytes, *, or_form: bool = True) -> dic
     No text in them has a NUL, whole numbers have at most 64 bits, and values are nested at most 64 deep. Raises
     `Invalid`.
     """
-    fields = _parsed(content_type.partition(";")[0].strip().lower(), content, or_form)
+    fields = _parsed(_kind_of(content_type, content, or_form), content, or_form)
     flaws = [(name, _flaw(name, value)) for name, value in fields.items()]
     # A name with a NUL is not repeated: nobody who keeps the answer should have to store it.
     if details := [Detail("body" if "\0" in name else name, flaw) for name, flaw in flaws if flaw]:
@@ -104,11 +117,16 @@ async def _received(request: Request) -> bytes:
     return bytes(content)
 
 
+def _kind_of(content_type: str, content: bytes, or_form: bool) -> str:
+    kind = content_type.partition(";")[0].strip().lower()
+    if content and not kind:
+        return _FORM if or_form and content.lstrip()[:1] not in (b"{", b"[") else _JSON
+    return kind
+
+
 def _parsed(kind: str, content: bytes, or_form: bool) -> dict[str, Any]:
     if not content and kind != _FORM:
         raise Invalid.of("body", "It is empty.")
-    if not kind:
-        kind = _FORM if or_form and content.lstrip()[:1] not in (b"{", b"[") else _JSON
     if kind == _JSON or kind.endswith("+json"):
         return _json_fields(content)
     if kind == _FORM and or_form:

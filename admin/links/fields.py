@@ -1,21 +1,27 @@
 """The fields of a link as they are sent: what is accepted, what it becomes, and what is said when it is not."""
 
-from typing import Annotated
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from admin.errors import Detail
-from admin.http.fields import Change, Fields, Plain, documented, plain
-from admin.http.lists import Values
+from admin.http.fields import Change, Fields, Plain, documented, is_whole, plain
 from admin.links.destinations import normal_destination
+from shared.entries import STATUSES
 from shared.links import MAX_PATH_LENGTH, is_reserved, normal_hostname, normal_path
+from shared.rules import normal_when
 
 MAX_TITLE_LENGTH = 500
+MAX_RULES = 50
+_MAX_METADATA = 16 * 1024
+_LONGEST_CACHE_S = 365 * 24 * 3600
 _NOT_IN_PATHS = {"?": "%3F", "#": "%23", "\\": "%5C"}
 
 
-def _path(text: str) -> str:
+def normal_link_path(text: str) -> str:
+    """The normal form of a path that a link may have; the slash at its begin may be missing. Raises ValueError."""
     if not text.startswith("/"):
         text = "/" + text
     plain(text)
@@ -32,10 +38,111 @@ def _path(text: str) -> str:
     return path
 
 
+def _moment(value: Any) -> Any:
+    """An instant, to the millisecond, as answers tell it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        at = datetime.fromisoformat(value)
+        if at.tzinfo is None or not re.match("[0-9]{4}-[0-9]{2}-[0-9]{2}T", value):
+            raise ValueError
+        at = at.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("It must be an instant with its time zone, such as 2026-01-31T09:30:00Z.") from error
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
+def _tags(tags: list[str]) -> list[str]:
+    return list(dict.fromkeys(tags))
+
+
+def _when(when: dict[str, Any]) -> dict[str, list[Any]]:
+    if not when:
+        raise ValueError("A rule needs a condition; for everybody else there is the destination.")
+    return normal_when(when)
+
+
+def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    if len(orjson.dumps(metadata)) > _MAX_METADATA:
+        raise ValueError(f"It may have {_MAX_METADATA} bytes as JSON.")
+    return metadata
+
+
+def _ids_once(parts: list[Any]) -> list[Any]:
+    ids = [part.id for part in parts if part.id is not None]
+    if len(set(ids)) < len(ids):
+        raise ValueError("An id is given twice.")
+    return parts
+
+
+def _weights(variants: list["VariantFields"]) -> list["VariantFields"]:
+    if variants and not any(variant.weight for variant in variants):
+        raise ValueError("One of the weights must be more than 0.")
+    return variants
+
+
+def _status(status: int) -> int:
+    if status not in STATUSES:
+        raise ValueError(f"It must be one of: {', '.join(map(str, STATUSES))}.")
+    return status
+
+
+_MOMENT = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.*(Z|[+-][0-9]{2}:[0-9]{2})$"
+
 Hostname = Annotated[str, AfterValidator(normal_hostname), documented(format="idn-hostname")]
-Path = Annotated[str, AfterValidator(_path), documented(format="link-path")]
+Path = Annotated[str, AfterValidator(normal_link_path), documented(format="link-path")]
 Destination = Annotated[str, AfterValidator(normal_destination), documented(format="uri", pattern="^[Hh][Tt][Tt][Pp]")]
 Title = Annotated[Plain, Field(max_length=MAX_TITLE_LENGTH)]
+Moment = Annotated[datetime, BeforeValidator(_moment), documented(format="date-time", pattern=_MOMENT)]
+Tag = Annotated[Plain, Field(min_length=1, max_length=50)]
+Short = Annotated[Plain, Field(min_length=1, max_length=200)]
+Count = Annotated[int, Field(ge=0, le=2**53 - 1), is_whole]
+PartId = Annotated[int, Field(ge=1, le=2**31 - 1), is_whole]
+ParameterName = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,50}$")]
+Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+
+
+class RuleFields(Fields):
+    """One rule: who meets every condition goes there. `id` keeps the rule's clicks together when it is sent again."""
+
+    when: Annotated[dict[str, Any], AfterValidator(_when), documented(format="link-rule", minProperties=1)]
+    destination: Destination
+    id: PartId | None = None
+
+
+class VariantFields(Fields):
+    """One of the destinations between which visitors are divided, by weight."""
+
+    destination: Destination
+    weight: Annotated[int, Field(ge=0, le=1000), is_whole] = 1
+    id: PartId | None = None
+
+
+class PreviewFields(Fields):
+    """What social networks and messengers show of the link."""
+
+    title: Annotated[Plain, Field(max_length=300)] | None = None
+    description: Annotated[Plain, Field(max_length=1000)] | None = None
+    image: Destination | None = None
+
+
+class UtmFields(Fields):
+    """What the destination's `utm_` parameters are set to."""
+
+    source: Short | None = None
+    medium: Short | None = None
+    campaign: Short | None = None
+    term: Short | None = None
+    content: Short | None = None
+
+
+Rules = Annotated[list[RuleFields], Field(max_length=MAX_RULES), AfterValidator(_ids_once)]
+Variants = Annotated[
+    list[VariantFields], Field(max_length=MAX_RULES), AfterValidator(_ids_once), AfterValidator(_weights)
+]
+RedirectStatus = Annotated[int, is_whole, AfterValidator(_status), documented(enum=list(STATUSES))]
+QueryPolicy = Literal["none", "append", "override"]
+Robots = Literal["noindex", "nofollow", "noindex, nofollow"]
 
 
 class NewLink(Fields):
@@ -45,57 +152,33 @@ class NewLink(Fields):
     hostname: Hostname | None = None
     path: Path | None = None
     title: Title | None = None
+    tags: Annotated[list[Tag], Field(max_length=50), AfterValidator(_tags)] = []
+    folder: Short | None = None
+    notes: Annotated[str, Field(max_length=5000)] | None = None
+    external_id: Short | None = None
+    archived: bool = False
+    disabled: bool = False
+    starts_at: Moment | None = None
+    expires_at: Moment | None = None
+    click_limit: Count | None = None
+    fallback_url: Destination | None = None
+    password: Annotated[Plain, Field(min_length=1, max_length=200)] | None = None
+    redirect_status: RedirectStatus = 302
+    cache_seconds: Annotated[int, Field(ge=0, le=_LONGEST_CACHE_S), is_whole] = 0
+    query_policy: QueryPolicy = "none"
+    click_id_parameter: ParameterName | None = None
+    rules: Rules = []
+    variants: Variants = []
+    preview: PreviewFields = PreviewFields()
+    utm: UtmFields = UtmFields()
+    robots: Robots | None = None
+    is_public_stats: bool = False
+    metadata: Metadata = {}
 
 
-class LinkChange(Change):
-    """What PUT takes: fields that are not sent stay as they are. Only a title can be taken away."""
+class LinkChange(Change, NewLink):
+    """What PUT takes: fields that are not sent stay as they are. null takes away what a link can be without."""
 
     destination: Destination = ""
     hostname: Hostname = ""
     path: Path = ""
-    title: Title | None = None
-
-
-FILTERS = {
-    "hostname": Values(normal_hostname, {"type": "string", "examples": ["go.example.com"]}),
-    "path": Values(_path, {"type": "string", "examples": ["/spring"]}),
-    "destination": Values(normal_destination, {"type": "string", "examples": ["https://example.com/"]}),
-    "title": Values(plain, {"type": "string", "examples": ["Spring"]}),
-}
-"""What lists can be filtered by. Values are brought to their normal form, as they are stored."""
-
-
-def flat(pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[Detail]]:
-    """A query string with its filters under their bare names, and what is wrong with it.
-
-    `query[path]=/a`, `query.path=/a` and `query={"path": "/a"}` are `path=/a`. What is no filter keeps its name.
-    """
-    bare: list[tuple[str, str]] = []
-    wrong: list[Detail] = []
-    for parameter, text in pairs:
-        if parameter != "query":
-            bare.append((_bare(parameter), text))
-        elif (fields := _object(text)) is not None:
-            bare += [(_bare(f"query.{name}"), value) for name, value in fields.items()]
-        else:
-            wrong.append(Detail("query", "It must be a JSON object of strings, or written as query[name]=value."))
-    if [parameter for parameter, _ in pairs].count("query") > 1:
-        wrong.append(Detail("query", "It is given twice."))
-    return bare, wrong
-
-
-def _bare(parameter: str) -> str:
-    name = parameter.removeprefix("query.")
-    if parameter.startswith("query[") and parameter.endswith("]"):
-        name = parameter[len("query[") : -1]
-    return name if name in FILTERS else parameter
-
-
-def _object(text: str) -> dict[str, str] | None:
-    """None for whatever is not a JSON object of strings."""
-    try:
-        fields = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    is_flat = isinstance(fields, dict) and all(isinstance(value, str) for value in fields.values())
-    return fields if is_flat else None

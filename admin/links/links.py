@@ -4,46 +4,144 @@ Changes of one address are serial: they hold an advisory lock on it until they c
 lock. So per address a higher version is a later commit, which is what publication relies on.
 """
 
+import json
 import secrets
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
+import orjson
 
 from admin.database import Connection
 from admin.errors import AlreadyExists, NotFound
 from admin.http import ids
 from admin.http.lists import Asked, Filter, Found, Listing, since, until
-from admin.links.fields import FILTERS
+from admin.links.filters import FILTERS
 from shared.links import Address
 
 PATH_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
 """Letters and digits without those that look alike (0 O, 1 l I)."""
 
 PATH_LENGTH = 7
+RESTORABLE_H = 24
+"""How long a deleted link keeps its address, and can be restored."""
+
 _RANDOM_TRIES = 8
 
 
 class Link(NamedTuple):
-    """A row of links."""
+    """A row of links. What begins with `hostname` is for its owner to choose."""
 
-    id: int
-    public_id: str
+    organization_id: int
     owner_id: str
     hostname: str
     path: str
+    """In normal form; empty for a new link that gets a random one."""
     destination: str
-    title: str | None
-    created_at: datetime
-    updated_at: datetime
+    title: str | None = None
+    tags: Sequence[str] = ()
+    folder: str | None = None
+    notes: str | None = None
+    external_id: str | None = None
+    archived: bool = False
+    disabled: bool = False
+    starts_at: datetime | None = None
+    expires_at: datetime | None = None
+    click_limit: int | None = None
+    fallback_url: str | None = None
+    password_hash: str | None = None
+    redirect_status: int = 302
+    cache_seconds: int = 0
+    query_policy: str = "none"
+    click_id_parameter: str | None = None
+    rules: Sequence[dict[str, Any]] = ()
+    variants: Sequence[dict[str, Any]] = ()
+    preview: dict[str, Any] = {}
+    utm: dict[str, Any] = {}
+    robots: str | None = None
+    is_public_stats: bool = False
+    metadata: dict[str, Any] = {}
+    last_part: int = 0
+    """The highest id that one of its rules or variants ever had."""
+    historic_clicks: int = 0
+    id: int = 0
+    public_id: str = ""
+    version: int = 0
+    created_at: datetime = datetime.min
+    updated_at: datetime = datetime.min
+    reported_at: datetime | None = None
+    deleted_at: datetime | None = None
+    clicks: int = 0
+    """Stored so far."""
+    uses: int = 0
+    """Of `clicks`, those that the click limit has counted."""
 
     @property
     def address(self) -> Address:
         """Where it is followed."""
         return Address(self.hostname, self.path)
 
+    @property
+    def destinations(self) -> list[tuple[str, str]]:
+        """Everywhere it may lead, by the name of the field that says so."""
+        named = [("destination", self.destination), ("fallbackUrl", self.fallback_url or "")]
+        named += [(f"rules.{number}.destination", rule["destination"]) for number, rule in enumerate(self.rules)]
+        named += [(f"variants.{number}.destination", part["destination"]) for number, part in enumerate(self.variants)]
+        return [(name, destination) for name, destination in named if destination]
 
-_COLUMNS = "id, public_id, owner_id, hostname, path, destination, title, created_at, updated_at"
+
+CHANGEABLE = {
+    "hostname": "text",
+    "path": "text",
+    "destination": "text",
+    "title": "text",
+    "tags": "text[]",
+    "folder": "text",
+    "notes": "text",
+    "external_id": "text",
+    "archived": "boolean",
+    "disabled": "boolean",
+    "starts_at": "timestamptz",
+    "expires_at": "timestamptz",
+    "click_limit": "bigint",
+    "fallback_url": "text",
+    "password_hash": "text",
+    "redirect_status": "smallint",
+    "cache_seconds": "integer",
+    "query_policy": "text",
+    "click_id_parameter": "text",
+    "rules": "jsonb",
+    "variants": "jsonb",
+    "preview": "jsonb",
+    "utm": "jsonb",
+    "robots": "text",
+    "is_public_stats": "boolean",
+    "metadata": "jsonb",
+    "last_part": "integer",
+}
+"""What a change may change, with the types of Postgres."""
+
+_CREATED = CHANGEABLE | {
+    "public_id": "text",
+    "organization_id": "bigint",
+    "owner_id": "text",
+    "historic_clicks": "bigint",
+}
+_JSON = [name for name, kind in CHANGEABLE.items() if kind == "jsonb"]
+_COLUMNS = ", ".join(
+    [
+        "id",
+        *_CREATED,
+        "version",
+        "created_at",
+        "updated_at",
+        "reported_at",
+        "deleted_at",
+        "coalesce((select total from link_counts where link_id = links.id), 0) as clicks",
+        "coalesce((select uses from link_counts where link_id = links.id), 0) as uses",
+    ]
+)
 
 LISTING = Listing(
     prefix="",
@@ -53,12 +151,24 @@ LISTING = Listing(
         "title": "coalesce(title, '')",  # nulls would be above all others
         "hostname": "hostname",
         "path": "path",
+        "clicks": "coalesce((select total from link_counts where link_id = links.id), 0)",
     },
     filters={
         "hostname": Filter("hostname = {}", FILTERS["hostname"], "Only links on this hostname."),
         "path": Filter("path = {}", FILTERS["path"], "Only links with this path."),
-        "destination": Filter("destination = {}", FILTERS["destination"], "Only links that lead here."),
+        "destination": Filter(
+            "md5(destination) = md5({}) and destination = {}", FILTERS["destination"], "Only links that lead here."
+        ),
         "title": Filter("title = {}", FILTERS["title"], "Only links with this title."),
+        "tag": Filter("tags @> array[{}]", FILTERS["tag"], "Only links with this tag."),
+        "folder": Filter("folder = {}", FILTERS["folder"], "Only links in this folder."),
+        "externalId": Filter("external_id = {}", FILTERS["externalId"], "Only the link with this external id."),
+        "archived": Filter("archived = {}", FILTERS["archived"], "Only links that are archived, or that are not."),
+        "search": Filter(
+            "search like {}",
+            FILTERS["search"],
+            "Only links with this text in their title, address, destination or notes, in any case.",
+        ),
         "startDate": since("created_at"),
         "endDate": until("created_at"),
     },
@@ -66,119 +176,209 @@ LISTING = Listing(
 )
 
 
-async def get(connection: Connection, organization_id: int, public_id: str, *, lock: bool = False) -> Link:
-    """A link of this organization, locked against other changes if asked. Raises `NotFound`."""
+def of_row(row: asyncpg.Record) -> Link:
+    """A row as it was selected here."""
+    fields = dict(row)
+    for name in _JSON:
+        fields[name] = json.loads(fields[name])
+    return Link(**fields)
+
+
+async def get(
+    connection: Connection,
+    organization_id: int,
+    public_id: str,
+    *,
+    lock: bool = False,
+    is_deleted: bool | None = False,
+) -> Link:
+    """A link of this organization, locked against other changes if asked. Raises `NotFound`.
+
+    Those that are deleted are others; None is for all of them.
+    """
     row = await connection.fetchrow(
-        f"/* links.get */ select {_COLUMNS} from links where organization_id = $1 and public_id = $2"  # noqa: S608
+        f"""
+        /* links.get */
+        select {_COLUMNS} from links
+         where organization_id = $1 and public_id = $2
+           and ($3::boolean is null or (deleted_at is not null) = $3)"""  # noqa: S608
         + (" for update" if lock else ""),
         organization_id,
         ids.read("", public_id),
+        is_deleted,
     )
     if row is None:
         raise NotFound("There is no such link.")
-    return Link(**row)
+    return of_row(row)
+
+
+async def get_many(connection: Connection, organization_id: int, public_ids: Sequence[str]) -> dict[str, Link]:
+    """Those of these links that there are in this organization, by their public ids, locked against other changes."""
+    rows = await connection.fetch(
+        f"""
+        /* links.get_many */
+        select {_COLUMNS} from links
+         where organization_id = $1 and public_id = any($2) and deleted_at is null
+         order by id for update""",  # noqa: S608
+        organization_id,
+        public_ids,
+    )
+    return {row["public_id"]: of_row(row) for row in rows}
+
+
+async def by_external_id(connection: Connection, organization_id: int, external_id: str) -> Link | None:
+    """The link that the organization knows by this id, locked against other changes, also while it is deleted."""
+    row = await connection.fetchrow(
+        f"""
+        /* links.by_external_id */
+        select {_COLUMNS} from links where organization_id = $1 and external_id = $2 for update""",  # noqa: S608
+        organization_id,
+        external_id,
+    )
+    return of_row(row) if row else None
 
 
 async def page_of(connection: Connection, organization_id: int, asked: Asked) -> Found:
     """Links of this organization."""
     return await LISTING.run(
         connection,
-        f"/* links.page_of */ select {_COLUMNS} from links where organization_id = $1",  # noqa: S608
+        f"/* links.page_of */ select {_COLUMNS} from links where organization_id = $1 and deleted_at is null",  # noqa: S608
         [organization_id],
         asked,
     )
 
 
-async def create(
-    connection: Connection,
-    *,
-    organization_id: int,
-    owner_id: str,
-    hostname: str,
-    path: str | None,
-    destination: str,
-    title: str | None,
-) -> Link:
-    """A new link; without a path it gets a random one. Raises `AlreadyExists`."""
+async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link | None]:
+    """New links, each with the time and an id; None for one whose address or external id is taken.
+
+    One without a path gets a random one.
+    """
+    made: dict[str, Link] = {}
+    named = [link._replace(public_id=ids.new_id()) for link in new]
+    waiting = named
     for _ in range(_RANDOM_TRIES):
-        address = Address(hostname, path or _random_path())
-        await _lock(connection, address)
-        row = await connection.fetchrow(
+        tried = [link if link.path else link._replace(path=_random_path()) for link in waiting]
+        await lock(connection, [link.address for link in tried])
+        rows = await connection.fetch(
             f"""
-            /* links.create */
-            insert into links (public_id, organization_id, owner_id, hostname, path, destination, title, version,
-                               created_at, updated_at)
-            values ($1, $2, $3, $4, $5, $6, $7, nextval('versions'),
-                    date_trunc('milliseconds', now()), date_trunc('milliseconds', now()))
-            on conflict (hostname, path) do nothing
+            /* links.create_many */
+            insert into links ({", ".join(_CREATED)}, version, created_at, updated_at)
+            select {", ".join(_CREATED)}, nextval('versions'),
+                   date_trunc('milliseconds', now()), date_trunc('milliseconds', now())
+              from jsonb_to_recordset($1) as new ({_declared(_CREATED)})
+            on conflict do nothing
             returning {_COLUMNS}""",  # noqa: S608
-            ids.new_id(),
-            organization_id,
-            owner_id,
-            *address,
-            destination,
-            title,
+            _records(tried, _CREATED),
         )
-        if row is not None:
-            await _mark(connection, address)
-            return Link(**row)
-        if path is not None:
+        made |= {row["public_id"]: of_row(row) for row in rows}
+        # Only a random path may be free at the next try.
+        waiting = [link for link in waiting if link.public_id not in made and not link.path]
+        if not waiting:
             break
-    raise AlreadyExists("There is a link at this hostname and path already.")
+    await mark(connection, [link.address for link in made.values()])
+    return [made.get(link.public_id) for link in named]
+
+
+async def why_taken(connection: Connection, wanted: Link) -> str:
+    """Why there can't be a link like this, for whoever wants it."""
+    row = await connection.fetchrow(
+        """
+        /* links.why_taken */
+        select organization_id, deleted_at is not null as is_deleted from links where hostname = $1 and path = $2""",
+        *wanted.address,
+    )
+    if row is None:
+        return "There is a link with this externalId already."
+    if row["is_deleted"] and row["organization_id"] == wanted.organization_id:
+        return f"A deleted link keeps this address for {RESTORABLE_H} hours; restore it, or delete it with purge=true."
+    return "There is a link at this hostname and path already."
 
 
 async def update(connection: Connection, link: Link, wanted: Link) -> Link:
-    """Give a link that was read with `lock` the address, destination and title that are wanted.
-
-    Raises `AlreadyExists`.
-    """
-    await _lock(connection, link.address, wanted.address)
+    """Make a link that was read with `lock` what is wanted. Raises `AlreadyExists`."""
+    columns = ", ".join(CHANGEABLE)
+    await lock(connection, [link.address, wanted.address])
     try:
-        row = await connection.fetchrow(
-            f"""
-            /* links.update */
-            update links
-               set hostname = $2, path = $3, destination = $4, title = $5, version = nextval('versions'),
-                   updated_at = greatest(date_trunc('milliseconds', now()), updated_at + interval '1 millisecond')
-             where id = $1
-            returning {_COLUMNS}""",  # noqa: S608
-            link.id,
-            *wanted.address,
-            wanted.destination,
-            wanted.title,
-        )
+        async with connection.transaction():
+            row = await connection.fetchrow(
+                f"""
+                /* links.update */
+                update links
+                   set ({columns}) = (select {columns} from jsonb_to_recordset($2) as wanted ({_declared(CHANGEABLE)})),
+                       version = nextval('versions'),
+                       updated_at = greatest(date_trunc('milliseconds', now()), updated_at + interval '1 millisecond')
+                 where id = $1
+                returning {_COLUMNS}""",  # noqa: S608
+                link.id,
+                _records([wanted], CHANGEABLE),
+            )
     except asyncpg.UniqueViolationError as error:
-        raise AlreadyExists("There is a link at this hostname and path already.") from error
-    await _mark(connection, link.address, wanted.address)
+        raise AlreadyExists(await why_taken(connection, wanted)) from error
+    await mark(connection, [link.address, wanted.address])
     assert row is not None
-    return Link(**row)
+    return of_row(row)
 
 
-async def delete(connection: Connection, link: Link) -> None:
-    """Remove a link that was read with `lock`. Its clicks stay."""
-    await _lock(connection, link.address)
-    await connection.execute("/* links.delete */ delete from links where id = $1", link.id)
-    await _mark(connection, link.address)
+async def delete(connection: Connection, links: Collection[Link], *, purge: bool = False) -> None:
+    """Have links that were read with `lock` lead nowhere. Their clicks stay; their addresses too, without `purge`."""
+    addresses = [link.address for link in links]
+    await lock(connection, addresses)
+    if purge:
+        sql = "/* links.purge */ delete from links where id = any($1)"
+    else:
+        sql = "/* links.delete */ update links set deleted_at = now(), version = nextval('versions') where id = any($1)"
+    await connection.execute(sql, [link.id for link in links])
+    await mark(connection, addresses)
 
 
-async def mark_stray(connection: Connection, address: Address) -> None:
-    """Have an address published again, also when no link is there (any more)."""
-    await _lock(connection, address)
-    await _mark(connection, address)
+async def restore(connection: Connection, link: Link) -> Link:
+    """Bring back a deleted link that was read with `lock`."""
+    await lock(connection, [link.address])
+    await connection.execute(
+        "/* links.restore */ update links set deleted_at = null, version = nextval('versions') where id = $1", link.id
+    )
+    await mark(connection, [link.address])
+    return link._replace(deleted_at=None)
 
 
-async def _lock(connection: Connection, *addresses: Address) -> None:
+async def clear(connection: Connection) -> None:
+    """Free the addresses of links that nobody may restore any more. Nothing is published there since the deletion."""
+    await connection.execute(
+        f"""
+        /* links.clear */
+        delete from links where deleted_at < now() - interval '{RESTORABLE_H} hours'"""  # noqa: S608
+    )
+
+
+async def lock(connection: Connection, addresses: Iterable[Address]) -> None:
+    """Have changes of these addresses wait until this transaction ends."""
     # In one order everywhere, so that two changes that swap addresses can't wait for each other.
-    for key in sorted({address.key for address in addresses}):
-        await connection.execute("/* links.lock */ select pg_advisory_xact_lock(hashtextextended($1, 0))", key)
+    await connection.execute(
+        "/* links.lock */ select pg_advisory_xact_lock(hashtextextended(key, 0)) from unnest($1::text[]) as key",
+        sorted({address.key for address in addresses}),
+    )
 
 
-async def _mark(connection: Connection, *addresses: Address) -> None:
-    for address in sorted(set(addresses)):
-        await connection.execute(
-            "/* links.mark */ insert into unpublished (version, hostname, path) values (nextval('versions'), $1, $2)",
-            *address,
-        )
+async def mark(connection: Connection, addresses: Iterable[Address]) -> None:
+    """Have these addresses published. Their locks must be held."""
+    marked = sorted(set(addresses))
+    await connection.execute(
+        """
+        /* links.mark */
+        insert into unpublished (version, hostname, path)
+        select nextval('versions'), hostname, path from unnest($1::text[], $2::text[]) as marked (hostname, path)""",
+        [address.hostname for address in marked],
+        [address.path for address in marked],
+    )
+
+
+def _declared(types: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in types.items())
+
+
+def _records(links: Sequence[Link], types: dict[str, str]) -> str:
+    """The rows for `jsonb_to_recordset`: one argument, however many and of whatever types."""
+    return orjson.dumps([{name: getattr(link, name) for name in types} for link in links]).decode()
 
 
 def _random_path() -> str:

@@ -21,6 +21,7 @@ import asyncpg
 
 from admin.database import AWAY, Connection
 from admin.links import links
+from admin.links.entries import COLUMNS, entry_of
 from shared.entries import Entry
 from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Marker, Published
 from shared.redis import LOST, Redis, RedisError, epoch_now, run_id
@@ -138,17 +139,14 @@ async def _take_at(connection: Connection, addresses: Sequence[Address]) -> list
 
 async def _living_at(connection: Connection, addresses: Sequence[Address]) -> dict[Address, Entry]:
     rows = await connection.fetch(
-        """
+        f"""
         /* publish.living_at */
-        select hostname, path, id, organization_id, destination from links
-         where (hostname, path) in (select * from unnest($1::text[], $2::text[]))""",
+        select {COLUMNS} from links
+         where (hostname, path) in (select * from unnest($1::text[], $2::text[])) and deleted_at is null""",  # noqa: S608
         [address.hostname for address in addresses],
         [address.path for address in addresses],
     )
-    return {
-        Address(row["hostname"], row["path"]): Entry(row["id"], row["organization_id"], row["destination"])
-        for row in rows
-    }
+    return {Address(row["hostname"], row["path"]): entry_of(row) for row in rows}
 
 
 async def _write(redis: Redis, changes: Sequence[tuple[Address, Published]], *, announce: bool) -> None:
@@ -212,22 +210,16 @@ async def _write_all(connection: Connection, redis: Redis) -> int:
     count, last = 0, 0
     while True:
         rows = await connection.fetch(
-            """
+            f"""
             /* publish.write_all */
-            select id, organization_id, hostname, path, destination, version from links
-             where id > $1 order by id limit $2""",
+            select {COLUMNS}, version from links
+             where id > $1 and deleted_at is null order by id limit $2""",  # noqa: S608
             last,
             _PAGE,
         )
         if not rows:
             return count
-        changes = [
-            (
-                Address(row["hostname"], row["path"]),
-                Published(row["version"], Entry(row["id"], row["organization_id"], row["destination"])),
-            )
-            for row in rows
-        ]
+        changes = [(Address(row["hostname"], row["path"]), Published(row["version"], entry_of(row))) for row in rows]
         await _write(redis, changes, announce=False)
         count, last = count + len(rows), rows[-1]["id"]
 
@@ -242,7 +234,8 @@ async def _mark_strays(connection: Connection, redis: Redis) -> int:
         for address in addresses:
             if address not in living:
                 async with connection.transaction():
-                    await links.mark_stray(connection, address)
+                    await links.lock(connection, [address])
+                    await links.mark(connection, [address])
                 count += 1
         if cursor == 0:
             return count

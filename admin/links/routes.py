@@ -1,22 +1,26 @@
 """The routes of links, in the Linkkit dialect."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+import asyncpg
+from fastapi import APIRouter, Depends, Response
 from starlette.requests import Request
 
 from admin import database, errors
-from admin.database import Connection, transaction
-from admin.errors import Invalid
+from admin.database import transaction
+from admin.errors import ApiError, Invalid
+from admin.http import ids
 from admin.http.answers import Answer, Instant, ListAnswer, Wire, answer, documented, list_answer
 from admin.http.bodies import body_of, documented_body
 from admin.http.idempotency import Once
 from admin.identity import audit
-from admin.identity.principal import LinkReader, LinkWriter
-from admin.links import domains, links
-from admin.links.destinations import hostname_of
-from admin.links.fields import LinkChange, NewLink, flat
+from admin.identity.principal import LinkReader, LinkWriter, Principal
+from admin.links import changes, drafts, links
+from admin.links.fields import LinkChange, NewLink
+from admin.links.filters import flat
 from admin.links.links import Link
+from admin.links.resources import DeletedResource, LinkAnswer, LinkResource, link_answer, resource
 
 router = APIRouter(
     tags=["Links"],
@@ -28,56 +32,6 @@ Sent = Annotated[NewLink, Depends(body_of(NewLink, or_form=True))]
 SentChange = Annotated[LinkChange, Depends(body_of(LinkChange, or_form=True))]
 
 
-class LinkResource(Wire):
-    """A link as the API shows it."""
-
-    id: str
-    title: str | None
-    hostname: str
-    path: str
-    destination: str
-    short_url: str
-    created_at: Instant
-    updated_at: Instant
-    schema_version: str = "1.0"
-    owner_id: str
-
-
-class DeletedResource(Wire):
-    """What is left of a link."""
-
-    id: str
-    deleted: bool = True
-
-
-def _resource(request: Request, link: Link) -> LinkResource:
-    return LinkResource(
-        id=link.public_id,
-        title=link.title,
-        hostname=link.hostname,
-        path=link.path,
-        destination=link.destination,
-        short_url=request.app.state.settings.short_url(link.hostname, link.path),
-        created_at=link.created_at,
-        updated_at=link.updated_at,
-        owner_id=link.owner_id,
-    )
-
-
-def _told(link: Link) -> dict[str, str]:
-    """What the audit log tells of a link."""
-    return {"hostname": link.hostname, "path": link.path, "destination": link.destination}
-
-
-async def _check_hosts(connection: Connection, organization_id: int, hostname: str, destination: str) -> None:
-    """The host must be free or the organization's, and the destination must not be on a host of its own links."""
-    if not await domains.claim(connection, organization_id, hostname):
-        raise Invalid.of("hostname", "This hostname belongs to another organization.")
-    target = hostname_of(destination)
-    if target == hostname or await domains.is_own(connection, organization_id, target):
-        raise Invalid.of("destination", "A destination can't be on a host that serves your short links.")
-
-
 _QUERY = {
     "name": "query",
     "in": "query",
@@ -85,6 +39,27 @@ _QUERY = {
     "description": "Filters as a JSON object; also `query[path]=/a`, `query.path=/a`.",
     "schema": {"type": "string", "examples": ['{"path": "/spring"}']},
 }
+
+
+_PURGE = {
+    "name": "purge",
+    "in": "query",
+    "required": False,
+    "description": "Whether its address is free at once, also that of a link that is deleted already.",
+    "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
+}
+
+
+async def _wanted(request: Request, caller: Principal, new: NewLink) -> Link:
+    hostname = request.app.state.settings.default_hostname
+    return await drafts.draft(caller.organization_id, caller.owner_id, new, default_hostname=hostname)
+
+
+def _is_purge(request: Request) -> bool:
+    text = request.query_params.get("purge", "false")
+    if text not in ("true", "false"):
+        raise Invalid.of("purge", "It must be true or false.")
+    return text == "true"
 
 
 @router.get(
@@ -98,7 +73,7 @@ async def list_links(request: Request, caller: LinkReader) -> ListAnswer[LinkRes
     asked = links.LISTING.asked(*flat(request.query_params.multi_items()))
     async with transaction(request.app.state.pool) as connection:
         found = await links.page_of(connection, caller.organization_id, asked)
-    return list_answer(request, [_resource(request, Link(**row)) for row in found.rows], found)
+    return list_answer(request, [resource(request, links.of_row(row)) for row in found.rows], found)
 
 
 @router.post(
@@ -108,37 +83,56 @@ async def list_links(request: Request, caller: LinkReader) -> ListAnswer[LinkRes
     responses=documented(*errors.OF_EVERY_POST, errors.AlreadyExists),
     openapi_extra=documented_body(NewLink, or_form=True),
 )
-async def create_link(request: Request, caller: LinkWriter, once: Once, new: Sent) -> Answer[LinkResource]:
+async def create_link(request: Request, caller: LinkWriter, once: Once, new: Sent) -> LinkAnswer:
     """Without a hostname it is on the default domain, without a path it gets a random one.
 
     The link can be followed when this has answered.
     """
-    hostname = new.hostname or request.app.state.settings.default_hostname
+    wanted = await _wanted(request, caller, new)
     async with database.connection(request.app.state.pool) as connection:
         async with connection.transaction():
-            await _check_hosts(connection, caller.organization_id, hostname, new.destination)
-            link = await links.create(
-                connection,
-                organization_id=caller.organization_id,
-                owner_id=caller.owner_id,
-                hostname=hostname,
-                path=new.path,
-                destination=new.destination,
-                title=new.title,
-            )
-            await audit.record(connection, caller, "link.created", link.public_id, **_told(link))
-            made = answer(request, _resource(request, link))
+            [link] = await changes.create(connection, caller, [wanted])
+            if isinstance(link, ApiError):
+                raise link
+            made = link_answer(request, link)
             await once.keep(connection, made)
         await request.app.state.publisher.now(connection, [link.address])
     return made
 
 
+@router.put(
+    "/links",
+    summary="Create or change the link with an externalId",
+    responses={
+        201: {"model": LinkAnswer, "description": "It was created."},
+        **documented(errors.Invalid, errors.AlreadyExists, errors.PayloadTooLarge),
+    },
+    openapi_extra=documented_body(NewLink, or_form=True),
+)
+async def put_link(request: Request, response: Response, caller: LinkWriter, new: Sent) -> LinkAnswer:
+    """`externalId` is required. The link that the organization knows by it gets the fields that are sent.
+
+    Without such a link it is created (201). To repeat the request does no harm, so it takes no Idempotency-Key.
+    """
+    if new.external_id is None:
+        raise Invalid.of("externalId", "It is required here.")
+    wanted = await _wanted(request, caller, new)
+    sent = {name: getattr(new, name) for name in new.model_fields_set}
+    change = LinkChange.model_construct(new.model_fields_set, **sent)
+    async with database.connection(request.app.state.pool) as connection:
+        async with connection.transaction():
+            before, link = await changes.put(connection, caller, wanted, change)
+        await request.app.state.publisher.now(connection, {link.address, *([before.address] if before else [])})
+    response.status_code = 200 if before else 201
+    return link_answer(request, link)
+
+
 @router.get("/links/{link_id}", summary="Get a link", responses=documented(errors.NotFound))
-async def get_link(request: Request, caller: LinkReader, link_id: str) -> Answer[LinkResource]:
+async def get_link(request: Request, caller: LinkReader, link_id: str) -> LinkAnswer:
     """Links of other organizations are not found."""
     async with transaction(request.app.state.pool) as connection:
         link = await links.get(connection, caller.organization_id, link_id)
-    return answer(request, _resource(request, link))
+    return link_answer(request, link)
 
 
 @router.put(
@@ -153,32 +147,84 @@ async def get_link(request: Request, caller: LinkReader, link_id: str) -> Answer
     responses=documented(errors.Invalid, errors.NotFound, errors.AlreadyExists, errors.PayloadTooLarge),
     openapi_extra=documented_body(LinkChange, or_form=True),
 )
-async def change_link(
-    request: Request,
-    caller: LinkWriter,
-    link_id: str,
-    change: SentChange,
-) -> Answer[LinkResource]:
+async def change_link(request: Request, caller: LinkWriter, link_id: str, change: SentChange) -> LinkAnswer:
     """PUT and PATCH are the same: fields that are not sent stay as they are. Edges follow at once."""
     async with database.connection(request.app.state.pool) as connection:
         async with connection.transaction():
             link = await links.get(connection, caller.organization_id, link_id, lock=True)
-            wanted = link._replace(**change.model_dump(exclude_unset=True))
-            if (wanted.hostname, wanted.destination) != (link.hostname, link.destination):
-                await _check_hosts(connection, caller.organization_id, wanted.hostname, wanted.destination)
-            changed = await links.update(connection, link, wanted)
-            await audit.record(connection, caller, "link.changed", link.public_id, **_told(changed))
+            changed = await changes.change(connection, caller, link, change)
         await request.app.state.publisher.now(connection, {link.address, changed.address})
-    return answer(request, _resource(request, changed))
+    return link_answer(request, changed)
 
 
-@router.delete("/links/{link_id}", summary="Delete a link", responses=documented(errors.NotFound))
+@router.delete(
+    "/links/{link_id}",
+    summary="Delete a link",
+    responses=documented(errors.NotFound, errors.Invalid),
+    openapi_extra={"parameters": [_PURGE]},
+)
 async def delete_link(request: Request, caller: LinkWriter, link_id: str) -> Answer[DeletedResource]:
-    """It stops at once. Its clicks stay in the organization's totals."""
+    """It stops at once, and its clicks stay in the organization's totals.
+
+    For 24 hours it keeps its address and can be restored, unless `purge=true` frees the address at once.
+    """
+    purge = _is_purge(request)
     async with database.connection(request.app.state.pool) as connection:
         async with connection.transaction():
-            link = await links.get(connection, caller.organization_id, link_id, lock=True)
-            await links.delete(connection, link)
-            await audit.record(connection, caller, "link.deleted", link.public_id, **_told(link))
+            link = await links.get(
+                connection, caller.organization_id, link_id, lock=True, is_deleted=None if purge else False
+            )
+            await changes.delete(connection, caller, [link], purge=purge)
         await request.app.state.publisher.now(connection, [link.address])
     return answer(request, DeletedResource(id=link.public_id))
+
+
+@router.post(
+    "/links/{link_id}/restore",
+    summary="Restore a deleted link",
+    responses=documented(errors.NotFound, *errors.OF_EVERY_POST),
+)
+async def restore_link(request: Request, caller: LinkWriter, once: Once, link_id: str) -> LinkAnswer:
+    """Within 24 hours of its deletion. It leads where it led."""
+    async with database.connection(request.app.state.pool) as connection:
+        async with connection.transaction():
+            link = await links.get(connection, caller.organization_id, link_id, lock=True, is_deleted=True)
+            restored = await links.restore(connection, link)
+            await audit.record(connection, caller, "link.restored", link.public_id, **changes.told(link))
+            made = link_answer(request, restored)
+            await once.keep(connection, made)
+        await request.app.state.publisher.now(connection, [link.address])
+    return made
+
+
+class HistoryResource(Wire):
+    """One change of a link."""
+
+    id: str
+    action: str
+    at: Instant
+    actor_type: str
+    actor_id: str | None
+    actor_name: str
+    details: dict[str, Any]
+    """After a change, `changes` has each field with what it was and what it is."""
+
+
+@router.get(
+    "/links/{link_id}/history",
+    summary="See what became of a link",
+    responses=documented(errors.NotFound, errors.Invalid),
+    openapi_extra={"parameters": audit.LISTING.parameters},
+)
+async def list_history(request: Request, caller: LinkReader, link_id: str) -> ListAnswer[HistoryResource]:
+    """Every change of it, newest first, also while it is deleted and can be restored."""
+    asked = audit.LISTING.asked(request.query_params.multi_items())
+    async with transaction(request.app.state.pool) as connection:
+        link = await links.get(connection, caller.organization_id, link_id, is_deleted=None)
+        found = await audit.of_object(connection, caller.organization_id, link.public_id, asked)
+    return list_answer(request, [_history(row) for row in found.rows], found)
+
+
+def _history(row: asyncpg.Record) -> HistoryResource:
+    fields = {name: row[name] for name in HistoryResource.model_fields if name in row and name != "details"}
+    return HistoryResource(id=ids.shown("log", row["public_id"]), details=json.loads(row["details"]), **fields)

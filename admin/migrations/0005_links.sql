@@ -13,6 +13,7 @@ alter table links
     add column starts_at          timestamptz,
     add column expires_at         timestamptz,
     add column click_limit        bigint,
+    add column was_limited        boolean not null default false,  -- it has a click limit, or had one: uses were counted
     add column fallback_url       text,
     add column password_hash      text,                        -- argon2id, encoded
     add column redirect_status    smallint not null default 302,
@@ -55,7 +56,10 @@ alter table clicks
     add column rule_id    integer,                         -- of the link's rules, the one that said where to go
     add column variant_id integer,
     add column is_use     boolean not null default false,  -- counted by the link's click limit
-    add column is_scan    boolean not null default false;  -- of a QR code
+    add column is_scan    boolean not null default false,  -- of a QR code
+    add column click_id   text;                            -- where the destination was told it
+
+create index "clicks#click_id" on clicks (click_id) where click_id is not null;
 
 -- Domains: who proved that a host is theirs, and what is served there beside links.
 alter table domains

@@ -23,10 +23,10 @@ from redis.exceptions import ResponseError
 
 from admin.database import Connection
 from admin.links import counts
-from admin.links.counts import DayCount
+from admin.links.counts import DayCount, LinkCount
 from admin.stats import sources
 from shared import clicks
-from shared.clicks import Batch, Click
+from shared.clicks import Batch, Click, click_id
 from shared.redis import Redis, stream_entries
 from shared.visitor import is_bot
 
@@ -195,6 +195,7 @@ class _Storing:
         self._connection = connection
         self._totals: Counter[tuple[int, date]] = Counter()
         self._bots: Counter[tuple[int, date]] = Counter()
+        self._links: dict[int, LinkCount] = {}
         self._organizations: dict[int, int] = {}
         """By link. A click that names another organization than the first of its link is counted for the first."""
         self._seen: dict[str, int] = {}
@@ -231,6 +232,10 @@ class _Storing:
         self._totals[key] += 1
         self._bots[key] += bot
         self._organizations.setdefault(click.link_id, click.organization_id)
+        count = self._links.get(click.link_id, LinkCount(click.link_id, 0, 0, clicked_at))
+        self._links[click.link_id] = LinkCount(
+            click.link_id, count.total + 1, count.uses + click.is_use, max(count.last_at, clicked_at)
+        )
         self.rows.append(
             (
                 clicked_at,
@@ -240,6 +245,11 @@ class _Storing:
                 _storable(click.method),
                 _storable(click.user_agent),
                 _storable(click.referrer),
+                click.rule_id or None,
+                click.variant_id or None,
+                click.is_use,
+                click.is_scan,
+                click_id(spool, number) if click.has_id else None,
             )
         )
 
@@ -253,6 +263,7 @@ class _Storing:
                 for (link_id, day), total in self._totals.items()
             ],
         )
+        await counts.add_to_links(self._connection, self._links.values())
         await sources.advance(self._connection, self.positions, self._seen, self.set_aside)
 
 
@@ -260,7 +271,20 @@ async def _copy(connection: Connection, rows: Sequence[tuple[object, ...]]) -> N
     await connection.copy_records_to_table(
         "clicks",
         records=rows,
-        columns=["clicked_at", "organization_id", "link_id", "is_bot", "method", "user_agent", "referrer"],
+        columns=[
+            "clicked_at",
+            "organization_id",
+            "link_id",
+            "is_bot",
+            "method",
+            "user_agent",
+            "referrer",
+            "rule_id",
+            "variant_id",
+            "is_use",
+            "is_scan",
+            "click_id",
+        ],
     )
 
 

@@ -23,6 +23,32 @@ DOCUMENTED = {
     "updatedAt",
     "schemaVersion",
     "ownerId",
+    "tags",
+    "folder",
+    "notes",
+    "externalId",
+    "archived",
+    "disabled",
+    "reportedAt",
+    "startsAt",
+    "expiresAt",
+    "clickLimit",
+    "fallbackUrl",
+    "hasPassword",
+    "redirectStatus",
+    "cacheSeconds",
+    "queryPolicy",
+    "clickIdParameter",
+    "rules",
+    "variants",
+    "preview",
+    "utm",
+    "robots",
+    "isPublicStats",
+    "metadata",
+    "clicks",
+    "limitedClicks",
+    "historicClicks",
 }
 
 
@@ -128,7 +154,7 @@ async def test_a_change_of_the_title_does_not_ask_for_the_destination_again(api:
     assert changed.status_code == 200
     refused = await api.one.api.put(f"/v1/links/{link['id']}", json={"destination": "https://shop.example/2"})
     assert refused.status_code == 400
-    assert (await api.one.api.delete(f"/v1/links/{shop['id']}")).status_code == 200
+    assert (await api.one.api.delete(f"/v1/links/{shop['id']}?purge=true")).status_code == 200
     await made(api.one.api, destination="https://shop.example/3")
 
 

@@ -30,7 +30,7 @@ from admin.http.ids import BASE62
 from admin.http.lists import Asked, Cursor, Filter, Found, Listing, Pagination, Values, one_of, since, text, until
 from admin.http.request_ids import RequestIds
 from admin.links import links
-from admin.links.fields import flat
+from admin.links.filters import flat
 
 THINGS = Listing(
     prefix="msg",

@@ -27,15 +27,9 @@ async def new_link(
     connection: Connection, organization_id: int, path: str = "/a", to: str = "https://a.example/"
 ) -> Link:
     async with connection.transaction():
-        return await links.create(
-            connection,
-            organization_id=organization_id,
-            owner_id="o-x",
-            hostname="localhost",
-            path=path,
-            destination=to,
-            title=None,
-        )
+        [made] = await links.create_many(connection, [Link(organization_id, "o-x", "localhost", path, to)])
+    assert made is not None
+    return made
 
 
 async def lead(connection: Connection, link: Link, to: str) -> Link:
@@ -93,7 +87,7 @@ async def test_nor_a_link_that_was_deleted(connection: Connection, redis: Redis,
     await publish.step(connection, redis)
     old = await redis.get(ADDRESS.key)
     async with connection.transaction():
-        await links.delete(connection, link)
+        await links.delete(connection, [link], purge=True)
     await publish.step(connection, redis)
     tombstone = await held(redis)
     assert tombstone is not None
@@ -172,7 +166,7 @@ async def test_an_older_redis_is_brought_up_to_date(connection: Connection, redi
     snapshot = {key: await redis.dump(key) for key in await redis.keys("*")}
     await lead(connection, edited, "https://new.example/")
     async with connection.transaction():
-        await links.delete(connection, deleted)
+        await links.delete(connection, [deleted])
     await publish.step(connection, redis)
     await redis.flushall()
     for key, value in snapshot.items():

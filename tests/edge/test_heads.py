@@ -64,6 +64,26 @@ def test_a_request_without_headers_is_a_click_too(line: bytes, method: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("target", "is_scan"),
+    [
+        (b"/sale?qr=1", True),
+        (b"/sale?a=b&qr=1", True),
+        (b"/sale?qr=1&a=b", True),
+        (b"http://go.example/sale?qr=1", True),
+        (b"/sale?qr=1#top", True),
+        (b"/sale", False),
+        (b"/sale?qr=10", False),
+        (b"/sale?qr=0", False),
+        (b"/sale?xqr=1", False),
+        (b"/qr=1", False),
+        (b"/sale#?qr=1", False),
+    ],
+)
+def test_what_comes_from_a_qr_code_is_told_by_its_query(target: bytes, is_scan: bool) -> None:
+    assert click(head(line=b"GET %s HTTP/1.1" % target)).is_scan is is_scan
+
+
+@pytest.mark.parametrize(
     ("lines", "user_agent"),
     [
         pytest.param(b"User-Agent: Mozilla/5.0", "Mozilla/5.0", id="as browsers write it"),

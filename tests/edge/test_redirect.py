@@ -83,7 +83,6 @@ async def test_every_spelling_of_the_path_is_the_same_path(edge: Edge, raw_path:
         pytest.param(b"/Gr%c3%bc%c3%9fe", "/Gr%C3%BC%C3%9Fe", id="escapes in lower case"),
         pytest.param(b"/a%2fb", "/a%2Fb", id="an escaped slash"),
         pytest.param(b"/100%", "/100%25", id="a percent sign that escapes nothing"),
-        pytest.param(b"/", "/", id="the root"),
     ],
 )
 async def test_a_link_with_an_unusual_path_is_found(
@@ -128,7 +127,7 @@ async def test_a_head_of_a_page_has_no_body(edge: Edge) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
 async def test_a_link_is_followed_with_get_or_head_only(edge: Edge, method: str) -> None:
-    for path in ("/promo", "/nothing"):
+    for path in ("/promo", "/promo+"):
         answer = await edge.visit(path, method=method)
         assert answer.status_code == 405
         assert answer.headers["allow"] == "GET, HEAD"
@@ -248,7 +247,7 @@ async def test_a_page_holds_nothing_that_a_visitor_sent(edge: Edge, publisher: P
     async def visit() -> httpx2.Response:
         return await edge.visit(
             f"/{said}?{said}",
-            method={405: "POST"}.get(status, "GET"),
+            method={405: "PUT"}.get(status, "GET"),
             host=host,
             raw_path=f"/<script>{said}</script>".encode(),
             headers=headers,

@@ -35,36 +35,43 @@ opened = pytest.fixture(open_spools)
 def test_the_format_of_a_spool_is_what_it_was(tmp_path: Path) -> None:
     """Spools wait on disk while the edge is replaced by another version."""
     spool = new_spool(tmp_path, segment_bytes=256)
-    spool.append(link_bytes(7, 2**63), peer_bytes("203.0.113.7"), b"GET / HTTP/1.1\r\n\r\n")
+    spool.append(link_bytes(7, 2**63 - 1), peer_bytes("203.0.113.7"), b"GET / HTTP/1.1\r\n\r\n")
     spool.append(link_bytes(8, 3), peer_bytes(""), b"")
+    spool.append(link_bytes(8, 3, rule_id=2, is_use=True), peer_bytes(""), b"")
     spool.append(link_bytes(9, 3), peer_bytes(""), b"x" * 300)  # too long for a segment
     spool.close()
     content = (tmp_path / f"{spool.id}-0000000000000000.clicks").read_bytes()
-    times = content[4:12], content[64:72]
-    one = struct.pack("=I8sQQB", 54, times[0], 7, 2**63, 11) + b"203.0.113.7GET / HTTP/1.1\r\n\r\n\0\0"
+    times = content[4:12], content[64:72], content[96:104]
+    one = struct.pack("=I8sQQB", 54, times[0], 7, 2**63 - 1, 11) + b"203.0.113.7GET / HTTP/1.1\r\n\r\n\0\0"
     two = struct.pack("=I8sQQB", 25, times[1], 8, 3, 0) + b"\0\0\0"
-    assert content == (one + two).ljust(256, b"\0")
-    assert (tmp_path / f"{spool.id}.spool").read_bytes() == struct.pack("=QQQ", 3, 2, 1).ljust(64, b"\0")
+    three = struct.pack("=I8sQQIIBB", 34, times[2], 8, 3 | 2**63, 2, 0, 1, 0) + b"\0\0"
+    assert content == (one + two + three).ljust(256, b"\0")
+    assert (tmp_path / f"{spool.id}.spool").read_bytes() == struct.pack("=QQQ", 4, 3, 1).ljust(64, b"\0")
 
 
 @given(
     at_ns=st.integers(0, 2**64 - 1),
     link_id=st.integers(0, 2**64 - 1),
-    organization_id=st.integers(0, 2**64 - 1),
+    organization_id=st.integers(0, 2**63 - 1),
+    outcome=st.just((0, 0, False, False))
+    | st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.booleans(), st.booleans()),
     peer=st.ip_addresses().map(str) | st.just(""),
     head=st.binary(max_size=300),
 )
 def test_a_record_is_read_as_it_was_put_together(
-    at_ns: int, link_id: int, organization_id: int, peer: str, head: bytes
+    at_ns: int, link_id: int, organization_id: int, outcome: tuple[int, int, bool, bool], peer: str, head: bytes
 ) -> None:
-    record = at_ns.to_bytes(8, sys.byteorder) + link_bytes(link_id, organization_id) + peer_bytes(peer) + head
-    assert Record.from_bytes(record) == Record(at_ns, link_id, organization_id, peer, head)
+    rule_id, variant_id, is_use, has_id = outcome
+    link = link_bytes(link_id, organization_id, rule_id=rule_id, variant_id=variant_id, is_use=is_use, has_id=has_id)
+    record = at_ns.to_bytes(8, sys.byteorder) + link + peer_bytes(peer) + head
+    assert Record.from_bytes(record) == Record(at_ns, link_id, organization_id, peer, head, *outcome)
 
 
 @given(st.binary(max_size=80))
 @example(bytes(24))
 @example(bytes(24) + b"\x02\xff\xff")
 @example(bytes(24) + b"\xff1")
+@example(bytes(16) + b"\xff" * 9)
 def test_any_other_record_is_refused_with_the_error_that_is_promised(record: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert record.endswith(Record.from_bytes(record).head)

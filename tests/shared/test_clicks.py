@@ -20,6 +20,11 @@ _CLICKS = st.builds(
     address=st.ip_addresses().map(str) | st.just(""),
     user_agent=_TEXTS,
     referrer=_TEXTS,
+    rule_id=st.just(0) | st.integers(0, 2**31 - 1),
+    variant_id=st.just(0) | st.integers(0, 2**31 - 1),
+    is_use=st.booleans(),
+    is_scan=st.booleans(),
+    has_id=st.booleans(),
 )
 _RECORDS = st.binary(max_size=30).map(lambda record: record.replace(b"\n", b""))
 _BATCHES = st.builds(
@@ -63,13 +68,17 @@ def test_the_format_of_a_record_is_what_it_was() -> None:
     record = b'[1700000000000,7,3,"GET","203.0.113.7","Mozilla/5.0","https://news.example/"]'
     assert CLICK.to_bytes() == record
     assert Click.from_bytes(record) == CLICK
+    ruled = CLICK._replace(rule_id=2, is_use=True)
+    assert ruled.to_bytes() == record[:-1] + b",2,0,true,false,false]"
+    assert Click.from_bytes(ruled.to_bytes()) == ruled
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        pytest.param(list(CLICK)[:-1], id="a field too few"),
-        pytest.param([*CLICK, ""], id="a field too many"),
+        pytest.param(list(CLICK)[:6], id="a field too few"),
+        pytest.param(list(CLICK)[:8], id="a field too many"),
+        pytest.param([*CLICK, ""], id="a field more than there are"),
         pytest.param({**CLICK._asdict()}, id="an object"),
         pytest.param(["now", *CLICK[1:]], id="a time that is text"),
         pytest.param([1.5, *CLICK[1:]], id="a time that is no whole number"),
@@ -82,8 +91,11 @@ def test_the_format_of_a_record_is_what_it_was() -> None:
         pytest.param([*CLICK[:2], -1, *CLICK[3:]], id="a negative organization"),
         pytest.param([*CLICK[:2], 2**63, *CLICK[3:]], id="an organization beyond what Postgres counts to"),
         pytest.param([*CLICK[:3], 1, *CLICK[4:]], id="a method that is a number"),
-        pytest.param([*CLICK[:6], None], id="no referrer"),
-        pytest.param([*CLICK[:5], ["a"], ""], id="an agent that is a list"),
+        pytest.param([*CLICK[:6], None, *CLICK[7:]], id="no referrer"),
+        pytest.param([*CLICK[:5], ["a"], *CLICK[6:]], id="an agent that is a list"),
+        pytest.param([*CLICK[:7], 2**31, *CLICK[8:]], id="a rule beyond what Postgres counts to"),
+        pytest.param([*CLICK[:7], -1, *CLICK[8:]], id="a negative rule"),
+        pytest.param([*CLICK[:9], 1, *CLICK[10:]], id="a truth value that is a number"),
     ],
 )
 def test_a_record_that_is_no_click_is_refused(fields: object) -> None:

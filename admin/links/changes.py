@@ -1,0 +1,97 @@
+"""Changes: what a caller does to links, checked, written, and told to the audit log, in the caller's transaction.
+
+Several links at once are several changes: what is refused of one is no trouble for the others.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+
+from admin.database import Connection
+from admin.errors import AlreadyExists, ApiError, Invalid
+from admin.http.answers import instant
+from admin.identity import audit
+from admin.identity.principal import Principal
+from admin.links import drafts, links
+from admin.links.fields import LinkChange
+from admin.links.links import Link
+
+_TOLD = [name for name in links.CHANGEABLE if name not in ("last_part", "password_hash")]
+
+
+async def create(connection: Connection, caller: Principal, wanted: Sequence[Link]) -> list[Link | ApiError]:
+    """The links that were made, and why others were not."""
+    refusals = await drafts.refusals(connection, caller.organization_id, wanted)
+    accepted = [link for link, wrong in zip(wanted, refusals, strict=True) if not wrong]
+    made = iter(await links.create_many(connection, accepted))
+    done: list[Link | ApiError] = []
+    for link, wrong in zip(wanted, refusals, strict=True):
+        if wrong:
+            done.append(Invalid(details=wrong))
+        elif (new := next(made)) is not None:
+            done.append(new)
+        else:
+            done.append(AlreadyExists(await links.why_taken(connection, link)))
+    created = [link for link in done if isinstance(link, Link)]
+    await audit.record_many(connection, caller, "link.created", [(link.public_id, told(link)) for link in created])
+    return done
+
+
+async def change(connection: Connection, caller: Principal, link: Link, change: LinkChange) -> Link:
+    """Change a link that was read with `lock`. Raises `Invalid`, `AlreadyExists`."""
+    wanted = await drafts.changed(link, change)
+    if (wanted.hostname, wanted.destinations) != (link.hostname, link.destinations):
+        await drafts.check(connection, wanted)
+    changed = await links.update(connection, link, wanted)
+    await audit.record(
+        connection, caller, "link.changed", link.public_id, **told(changed), changes=_differences(link, changed)
+    )
+    return changed
+
+
+async def put(
+    connection: Connection, caller: Principal, wanted: Link, change_of: LinkChange
+) -> tuple[Link | None, Link]:
+    """The link with the external id of `wanted`, as it was and as it is: changed, or made. Raises as the others do."""
+    assert wanted.external_id is not None
+    before = await links.by_external_id(connection, caller.organization_id, wanted.external_id)
+    if before is None:
+        [made] = await create(connection, caller, [wanted])
+        if isinstance(made, Link):
+            return None, made
+        before = await links.by_external_id(connection, caller.organization_id, wanted.external_id)
+        if before is None:  # it is not another request that was faster
+            raise made
+    if before.deleted_at:
+        raise AlreadyExists("A deleted link has this externalId; restore it, or delete it with purge=true.")
+    return before, await change(connection, caller, before, change_of)
+
+
+async def delete(connection: Connection, caller: Principal, doomed: Collection[Link], *, purge: bool = False) -> None:
+    """Delete links that were read with `lock`."""
+    await links.delete(connection, doomed, purge=purge)
+    action = "link.purged" if purge else "link.deleted"
+    await audit.record_many(connection, caller, action, [(link.public_id, told(link)) for link in doomed])
+
+
+def told(link: Link) -> dict[str, Any]:
+    """What the audit log tells of a link."""
+    return {"hostname": link.hostname, "path": link.path, "destination": link.destination}
+
+
+def _differences(before: Link, after: Link) -> dict[str, list[Any]]:
+    """The fields that are not as they were: what they were, and are; of a password only whether there is one."""
+    differences = {
+        to_camel(name): [_plain(getattr(before, name)), _plain(getattr(after, name))]
+        for name in _TOLD
+        if getattr(before, name) != getattr(after, name)
+    }
+    if before.password_hash != after.password_hash:
+        differences["hasPassword"] = [before.password_hash is not None, after.password_hash is not None]
+    return differences
+
+
+def _plain(value: Any) -> Any:
+    return instant(value) if isinstance(value, datetime) else value

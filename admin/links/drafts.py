@@ -1,0 +1,114 @@
+"""Drafts: from the fields that were sent to the link that is wanted, and whether there may be such a link.
+
+What a field may be on its own is said in fields.py; what is here needs the other fields, or what there is already.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import argon2
+
+from admin.database import Connection
+from admin.errors import Detail, Invalid
+from admin.links import domains
+from admin.links.destinations import hostname_of
+from admin.links.fields import LinkChange, NewLink
+from admin.links.links import Link
+
+# OWASP's recommendation with the least memory: an edge worker verifies, one at a time, beside its redirects.
+_hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+_REPEATS_UNSEEN = (
+    "Browsers remember a redirect with status {}: they won't ask again, so repeated clicks of a visitor are not "
+    "counted, and changes of the destination don't reach them."
+)
+
+
+async def draft(organization_id: int, owner_id: str, new: NewLink, *, default_hostname: str) -> Link:
+    """The link that is wanted. Raises `Invalid`."""
+    fields = await _columns(new.model_dump(), set())
+    fields["hostname"] = fields["hostname"] or default_hostname
+    fields["path"] = fields["path"] or ""
+    return _numbered(_agreed(Link(organization_id, owner_id, **fields)))
+
+
+async def changed(link: Link, change: LinkChange) -> Link:
+    """The link with what was sent in place of what it has. Raises `Invalid`."""
+    known = {part["id"] for part in (*link.rules, *link.variants)}
+    sent = {name: value for name, value in change.model_dump().items() if name in change.model_fields_set}
+    return _numbered(_agreed(link._replace(**await _columns(sent, known))))
+
+
+async def refusals(connection: Connection, organization_id: int, drafts: Sequence[Link]) -> list[list[Detail]]:
+    """What speaks against each of them: a host of others, or a destination that would lead in circles."""
+    hostnames = {link.hostname for link in drafts}
+    targets = {hostname_of(destination) for link in drafts for _, destination in link.destinations}
+    usable = {name for name in sorted(hostnames) if await domains.claim(connection, organization_id, name)}
+    own = {name for name in targets if name in hostnames or await domains.is_own(connection, organization_id, name)}
+    return [_refusals(link, usable, own) for link in drafts]
+
+
+async def check(connection: Connection, link: Link) -> None:
+    """Raises `Invalid` when there may be no such link."""
+    [found] = await refusals(connection, link.organization_id, [link])
+    if found:
+        raise Invalid(details=found)
+
+
+def warnings(link: Link) -> list[str]:
+    """What its owner should know of a link that is accepted as it is."""
+    return [_REPEATS_UNSEEN.format(link.redirect_status)] if link.redirect_status in (301, 308) else []
+
+
+def _refusals(link: Link, usable: set[str], own: set[str]) -> list[Detail]:
+    found = [
+        Detail(field, "A destination can't be on a host that serves your short links.")
+        for field, destination in link.destinations
+        if hostname_of(destination) in own
+    ]
+    if link.hostname not in usable:
+        found.insert(0, Detail("hostname", "This hostname belongs to another organization."))
+    return found
+
+
+async def _columns(fields: dict[str, Any], known: set[int]) -> dict[str, Any]:
+    """Fields as columns: what was sent as null is not kept, and a password only as its hash."""
+    wrong = [
+        Detail(f"{name}.{number}.id", f"This link has no {name.removesuffix('s')} with this id.")
+        for name in ("rules", "variants")
+        for number, part in enumerate(fields.get(name, []))
+        if part["id"] not in (None, *known)
+    ]
+    if wrong:
+        raise Invalid(details=wrong)
+    for name in ("preview", "utm"):
+        if name in fields:
+            fields[name] = {key: value for key, value in fields[name].items() if value is not None}
+    if "password" in fields:
+        password = fields.pop("password")
+        fields["password_hash"] = password and await asyncio.to_thread(_hasher.hash, password)
+    return fields
+
+
+def _agreed(link: Link) -> Link:
+    """The link, if its fields agree with each other. Raises `Invalid`."""
+    wrong = []
+    if link.starts_at and link.expires_at and link.starts_at >= link.expires_at:
+        wrong.append(Detail("expiresAt", "It must be later than startsAt."))
+    ids = [part["id"] for part in (*link.rules, *link.variants) if part["id"] is not None]
+    if len(set(ids)) < len(ids):
+        wrong.append(Detail("variants", "A rule has the id of one of them."))
+    if wrong:
+        raise Invalid(details=wrong)
+    return link
+
+
+def _numbered(link: Link) -> Link:
+    """The link with an id for each rule and variant that has none: one that no part of it ever had."""
+    new_ids = itertools.count(link.last_part + 1)
+    rules, variants = (
+        [part | {"id": part["id"] or next(new_ids)} for part in parts] for parts in (link.rules, link.variants)
+    )
+    return link._replace(rules=rules, variants=variants, last_part=next(new_ids) - 1)

@@ -1,0 +1,144 @@
+"""Terms: visits of links that are not the same for everybody. A plain link never enters, and does not load this.
+
+What becomes of a visit is said by shared/rules.py; here it is done: a page, a password, a use, a redirect.
+"""
+
+import time
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge import pages, password
+from edge.lookup import Lookup, Unavailable
+from edge.segments import link_bytes
+from edge.spool import Spool
+from edge.tally import Tally
+from edge.uses import Uses
+from edge.visits import append, redirection
+from shared.clicks import click_id
+from shared.entries import Entry, HostEntry
+from shared.redis import Redis
+from shared.rules import Decision, decide, used_up, with_query
+from shared.visitor import Networks, Visitor, client_address
+
+
+class Terms:
+    """Answers visits of links with terms."""
+
+    def __init__(self, redis: Redis, lookup: Lookup, spool: Spool, tally: Tally, trusted_proxies: Networks) -> None:
+        self._uses = Uses(redis, lookup)
+        self._passwords = password.Passwords(redis)
+        self._spool = spool
+        self._tally = tally
+        self._trusted_proxies = trusted_proxies
+
+    async def answer(self, request: Request, entry: Entry, host: HostEntry) -> Response:
+        """The rest of the story of a visit. Raises `Unavailable`."""
+        visitor = self._visitor(request)
+        has_passed = password.is_remembered(entry, request.cookies.get(password.cookie_name(entry)))
+        decision = decide(entry, visitor, has_password_passed=has_passed, host_expired=host.expired)
+        if decision.outcome == "password":
+            return await self._ask(request, entry, visitor)
+        if request.method == "POST":
+            self._tally.refused += 1
+            return pages.method_not_allowed()
+        if decision.outcome == "preview":
+            self._tally.asked += 1
+            return pages.preview(entry.terms.preview)
+        if decision.outcome == "redirect":
+            is_limited = self._is_limited(request, entry, visitor)
+            if not is_limited or await self._uses.take(entry.link_id, entry.terms.click_limit or 0):
+                return self._redirect(request, entry, visitor, decision, is_use=is_limited)
+            decision = used_up(entry, host_expired=host.expired)
+        self._tally.gone += 1
+        return pages.elsewhere(decision.destination) if decision.destination else pages.gone(decision.outcome)
+
+    def _is_limited(self, request: Request, entry: Entry, visitor: Visitor) -> bool:
+        """Whether the visit takes one of a limited number: not those of programs, which often come before people."""
+        return entry.terms.click_limit is not None and request.method == "GET" and not visitor.is_automatic
+
+    def _redirect(
+        self, request: Request, entry: Entry, visitor: Visitor, decision: Decision, *, is_use: bool
+    ) -> Response:
+        terms = entry.terms
+        link = link_bytes(
+            entry.link_id,
+            entry.organization_id,
+            rule_id=decision.rule_id,
+            variant_id=decision.variant_id,
+            is_use=is_use,
+            has_id=bool(terms.click_id_parameter),
+        )
+        own_id = click_id(self._spool.id, self._spool.recorded)
+        is_recorded = append(self._spool, request, link)
+        if is_use and not is_recorded:
+            raise Unavailable  # nobody could count this use again, should Redis lose its count
+        self._tally.redirected += 1
+        destination = with_query(
+            decision.destination,
+            visitor.query,
+            terms.query_policy,
+            terms.click_id_parameter if is_recorded else "",
+            own_id,
+        )
+        return redirection(entry, destination)
+
+    async def _ask(self, request: Request, entry: Entry, visitor: Visitor) -> Response:
+        """Ask for the password, or look at the one that was sent."""
+        self._tally.asked += 1
+        if request.method != "POST":
+            return pages.password_form()
+        guess = await _sent(request)
+        if guess is None:
+            return pages.password_form(status=400)
+        try:
+            if not await self._passwords.is_right(entry, visitor.address, guess):
+                return pages.password_form(status=403)
+        except password.TooManyGuesses as error:
+            return pages.too_many_guesses(error.retry_after_s)
+        answer = pages.again(request.url.query)
+        until_s = int(time.time()) + password.REMEMBERED_S
+        path = request.scope["raw_path"].decode("latin-1")
+        answer.set_cookie(
+            password.cookie_name(entry),
+            password.cookie_value(entry, until_s),
+            max_age=password.REMEMBERED_S,
+            path="/" if ";" in path else path,  # it would end there
+            secure=request.headers.get("x-forwarded-proto") == "https",
+            httponly=True,
+            samesite="lax",
+        )
+        return answer
+
+    def _visitor(self, request: Request) -> Visitor:
+        headers = request.headers
+        peer = request.client.host if request.client else ""
+        forwarded_for = ",".join(headers.getlist("x-forwarded-for"))
+        return Visitor(
+            client_address(peer, forwarded_for, self._trusted_proxies),
+            _text(headers.get("user-agent", "")),
+            headers.get("accept-language", ""),
+            _text(headers.get("referer", "")),
+            request.scope["query_string"].decode("utf-8", "replace"),
+            time.time_ns() // 1_000_000,
+        )
+
+
+def _text(header: str) -> str:
+    """As the click has it: starlette reads headers as Latin-1, agents send UTF-8."""
+    return header.encode("latin-1").decode("utf-8", "replace")
+
+
+async def _sent(request: Request) -> str | None:
+    """The password that was sent with the form; None when it is no such form."""
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > password.MAX_FORM:
+            return None
+    try:
+        fields = dict(parse_qsl(content.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=5))
+    except ValueError:
+        return None
+    return fields.get("password")

@@ -1,0 +1,50 @@
+"""Uses: how often a link with a click limit has led anywhere, counted in Redis for all edges at once.
+
+Rules of this file:
+
+1. A use is granted by one script, so that no two visitors get the last one. What is granted and not served, because the
+   visitor went away or the answer came too late, is gone: a limit is never exceeded.
+2. A count belongs to a run of the Redis server. One that was started again, or lost its data, has no counts: then
+   nobody knows, the link is `Unavailable`, and the worker counts what was stored (admin/links/uses.py).
+"""
+
+import asyncio
+
+from edge.lookup import Lookup, Unavailable
+from shared.links import UNCOUNTED_KEY, uses_key
+from shared.redis import LOST, Redis, RedisError
+
+# KEYS: the count, the links without one. ARGV: the limit, the link.
+_TAKE = """
+local used = redis.call('GET', KEYS[1])
+if not used then
+  redis.call('SADD', KEYS[2], ARGV[2])
+  return -1
+end
+if tonumber(used) >= tonumber(ARGV[1]) then return 0 end
+redis.call('INCR', KEYS[1])
+return 1
+"""
+
+
+class Uses:
+    """One per worker."""
+
+    def __init__(self, redis: Redis, lookup: Lookup, *, timeout_s: float = 0.2) -> None:
+        self._take = redis.register_script(_TAKE)
+        self._lookup = lookup
+        self._timeout_s = timeout_s
+
+    async def take(self, link_id: int, limit: int) -> bool:
+        """Whether there was one left. Raises `Unavailable` when that can't be known now."""
+        run = self._lookup.run
+        if run is None:
+            raise Unavailable
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                taken = await self._take(keys=[uses_key(run, link_id), UNCOUNTED_KEY], args=[limit, link_id])
+        except (*LOST, RedisError) as error:
+            raise Unavailable from error
+        if taken == -1:
+            raise Unavailable
+        return bool(taken)
