@@ -7,10 +7,12 @@ days old; older ones verify until no token of theirs can be good any more.
 import asyncio
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from joserfc import jws, jwt
-from joserfc.errors import JoseError
+from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwk import OKPKey
 
 from admin import database
@@ -42,11 +44,20 @@ class Claims(NamedTuple):
     client: str = ""
     """The client's id as it is shown; empty for a session."""
     scope: str = ""
-    """What was granted, for those who read the token on their own."""
+    """What a client may do with it at most."""
+
+
+class Signed(NamedTuple):
+    """What a token of ours says, be it over or not."""
+
+    claims: Claims
+    expires_at: int
+    """Seconds since 1970."""
+    is_over: bool
 
 
 class AccessTokens:
-    """Makes and reads them. Keys are remembered, and asked for again when a token names one that is not known."""
+    """Makes and reads them, both outside of transactions: for a key that is not remembered they take a connection."""
 
     def __init__(self, pool: Pool, sealer: Sealer, issuer: str) -> None:
         self._pool = pool
@@ -58,8 +69,17 @@ class AccessTokens:
         self._asking = asyncio.Lock()
 
     async def issue(self, claims: Claims) -> str:
-        """A token for the next hour. To be asked for outside of transactions. Raises `Unavailable`."""
-        key = await self._signing_key()
+        """A token for the next hour. Raises `Unavailable`."""
+        return (await self.ready())(claims)
+
+    async def ready(self) -> Callable[[Claims], str]:
+        """What issues tokens at once, and can't fail any more behind something that must not be lost.
+
+        Raises `Unavailable`.
+        """
+        return partial(self._issued, await self._signing_key())
+
+    def _issued(self, key: OKPKey, claims: Claims) -> str:
         now = int(time.time())
         told = {
             "iss": self._issuer,
@@ -73,10 +93,17 @@ class AccessTokens:
 
     async def read(self, token: str) -> Claims:
         """Raises `InvalidToken`, and `Unavailable` when its key must be asked for and Postgres is away."""
+        signed = await self.signed(token)
+        if signed.is_over:
+            raise InvalidToken
+        return signed.claims
+
+    async def signed(self, token: str) -> Signed:
+        """A token that was good once and may be over. Raises what `read` raises."""
         key = await self._verifying_key(_kid(token))
         try:
             read = jwt.decode(token, key, [_ALGORITHM])
-            self._registry().validate(read.claims)
+            is_over = self._is_over(read.claims)
         except (JoseError, ValueError) as error:
             raise InvalidToken from error
         claims = Claims(*[read.claims.get(name, "") for name in _NAMES])
@@ -84,22 +111,29 @@ class AccessTokens:
             raise InvalidToken
         if bool(claims.session) == bool(claims.grant):
             raise InvalidToken
-        return claims
+        return Signed(claims, int(read.claims["exp"]), is_over)
 
     async def public_keys(self) -> list[dict[str, Any]]:
         """The keys to verify tokens with, as JWKs (RFC 7517). Raises `Unavailable`."""
         await self._signing_key()
         return [{**key.as_dict(private=False), "alg": _ALGORITHM, "use": "sig"} for key in self._verifying.values()]
 
-    def _registry(self) -> jwt.JWTClaimsRegistry:
+    def _is_over(self, claims: dict[str, Any]) -> bool:
+        """Raises `JoseError` when more is wrong with them than their age."""
         essential: Any = {"essential": True}
-        return jwt.JWTClaimsRegistry(
+        registry = jwt.JWTClaimsRegistry(
             leeway=_LEEWAY_S,
             iss={"essential": True, "value": self._issuer},
             aud={"essential": True, "value": AUDIENCE},
             sub=essential,
             exp=essential,
         )
+        try:
+            registry.validate(claims)
+        except ExpiredTokenError:
+            registry.validate({**claims, "exp": registry.now})
+            return True
+        return False
 
     async def _verifying_key(self, kid: str) -> OKPKey:
         age_s = time.monotonic() - self._asked_at

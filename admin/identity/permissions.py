@@ -41,3 +41,8 @@ ROLES = {
 def lacking(granted: frozenset[str], wanted: Iterable[str]) -> list[str]:
     """Those of the wanted permissions that are not granted."""
     return [] if "admin" in granted else [name for name in wanted if name not in granted]
+
+
+def within(granted: frozenset[str], by: frozenset[str]) -> frozenset[str]:
+    """What remains of `granted` where whoever stands behind it may do `by`: `admin` means everything in both."""
+    return by if "admin" in granted else granted - frozenset(lacking(by, granted))

@@ -6,6 +6,7 @@ request that is let in counts against the limits of its organization.
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Security
@@ -29,7 +30,7 @@ from admin.http.request_ids import client, request_id
 from admin.identity import access_tokens, keys
 from admin.identity.access_tokens import AccessTokens, Claims
 from admin.identity.organizations import limits_of
-from admin.identity.permissions import ROLES, lacking
+from admin.identity.permissions import ROLES, lacking, within
 
 T = TypeVar("T")
 
@@ -98,11 +99,7 @@ class Gate:
         return known._replace(address=client(request)[0], request_id=request_id(request))
 
     async def _known(self, bearer: str, network: str) -> Principal:
-        """Guessed keys are counted by where they come from; beyond the limit they cost no query.
-
-        A key that was right before is not stopped by others who guess at the same address. Tokens need no such limit:
-        their signature is looked at first.
-        """
+        """Tokens need no limit for those who guess: their signature is looked at first."""
         name = hashlib.sha256(bearer.encode()).digest()
         if not keys.is_well_formed(bearer):
             if not access_tokens.has_shape(bearer):
@@ -110,16 +107,27 @@ class Gate:
             if (known := await self._who(bearer, name)) is None:
                 raise InvalidToken
             return known
-        guesser = f"guesses:{network}"
-        if name not in self._was_right and not (standing := await self._limits.is_open(guesser, _GUESSES)).is_allowed:
-            raise RateLimited(standing.retry_after_s)
-        known = await self._who(bearer, name)
-        if known is None:
-            self._was_right.pop(name, None)
-            await self.charge(guesser, _GUESSES)
+        if (known := await self.opened(name, f"guesses:{network}", _GUESSES, lambda: self._who(bearer, name))) is None:
             raise InvalidApiKey
-        _remember(self._was_right, name, None)
         return known
+
+    async def opened(
+        self, name: bytes, guesser: str, limits: tuple[Limit, ...], ask: Callable[[], Awaitable[T | None]]
+    ) -> T | None:
+        """What a secret opens; None for one that opens nothing. `name` is its hash.
+
+        Guesses are counted by where they come from; beyond the limit they are not asked about. A secret that was right
+        before is not stopped by others who guess at the same place. Raises `RateLimited`.
+        """
+        if name not in self._was_right and not (standing := await self._limits.is_open(guesser, limits)).is_allowed:
+            raise RateLimited(standing.retry_after_s)
+        found = await ask()
+        if found is None:
+            self._was_right.pop(name, None)
+            await self.charge(guesser, limits)
+        else:
+            _remember(self._was_right, name, None)
+        return found
 
     async def charge(self, who: str, limits: tuple[Limit, ...]) -> None:
         """For what nobody has to log in for. Raises `RateLimited`."""
@@ -213,7 +221,10 @@ async def _by_session(connection: Connection, claims: Claims) -> Principal | Non
 
 
 async def _by_grant(connection: Connection, claims: Claims) -> Principal | None:
-    """The client that something was granted to: within that, and within what whoever granted it may do now."""
+    """The client that something was granted to: within that, and within what whoever granted it may do now.
+
+    Its token may be for less than was granted (RFC 6749 §6).
+    """
     row = await connection.fetchrow(
         """
         /* principal.by_grant */
@@ -231,7 +242,7 @@ async def _by_grant(connection: Connection, claims: Claims) -> Principal | None:
     )
     if row is None:
         return None
-    granted = frozenset[str](row["permissions"])
+    permissions = within(frozenset(claims.scope.split()), by=frozenset(row["permissions"]))
     return Principal(
         organization_id=row["organization_id"],
         organization=row["organization"],
@@ -239,7 +250,7 @@ async def _by_grant(connection: Connection, claims: Claims) -> Principal | None:
         kind="user" if row["role"] else "client",
         public_id=row["public_id"] or row["client"],
         name=f"{row['name']} through {row['client_name']}" if row["role"] else row["client_name"],
-        permissions=granted - frozenset(lacking(ROLES[row["role"]], granted)) if row["role"] else granted,
+        permissions=within(permissions, by=ROLES[row["role"]]) if row["role"] else permissions,
         grant=claims.grant,
     )
 
