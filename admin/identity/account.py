@@ -8,7 +8,6 @@ from starlette.requests import Request
 from admin import errors
 from admin.database import Connection, transaction
 from admin.errors import InvalidResetToken, InvalidToken
-from admin.http import ids
 from admin.http.answers import Meta, PlainAnswer, documented, plain_answer
 from admin.http.bodies import body_of, documented_body
 from admin.http.request_ids import request_id
@@ -21,6 +20,7 @@ from admin.identity.fields import (
     PasswordReset,
     ProfileChange,
 )
+from admin.identity.oauth import grants
 from admin.identity.people import (
     MAILS,
     PER_ACCOUNT,
@@ -33,7 +33,7 @@ from admin.identity.people import (
     join,
     person_in,
 )
-from admin.identity.principal import Caller, user_of
+from admin.identity.principal import Caller, Principal, user_of
 from admin.identity.users import User
 
 router = APIRouter(prefix="/auth", tags=["Authentication"])
@@ -68,7 +68,7 @@ async def reset_password(
 async def confirm_password(
     request: Request, sent: Annotated[PasswordConfirm, Depends(body_of(PasswordConfirm))]
 ) -> PlainAnswer[Said]:
-    """All sessions end. A locked account is open again."""
+    """All sessions end, and all that was granted to apps. A locked account is open again."""
     async with transaction(request.app.state.pool) as connection:  # before the password is hashed, which is dear
         if not await mailed_tokens.is_good(connection, sent.token, "reset"):
             raise InvalidResetToken
@@ -81,17 +81,19 @@ async def confirm_password(
         await users.set_password(connection, user_id, kept)
         await users.verify_email(connection, user_id)  # the mail has arrived there
         await sessions.end_all(connection, user_id)
-        await _record(request, connection, user, "password.changed")
+        if actor := await _actor(request, connection, user):
+            await grants.end_all(connection, user_id, actor, "password_changed")
+            await audit.record(connection, actor, "password.changed", actor.shown_id)
     await request.app.state.limits.forget(account_name(user.email), PER_ACCOUNT)
     return plain_answer(request, Said(message="The password is changed. Please log in."))
 
 
-async def _record(request: Request, connection: Connection, user: User, action: str) -> None:
-    """In the log of the organization that the user joined first."""
+async def _actor(request: Request, connection: Connection, user: User) -> Principal | None:
+    """The user, acting for the organization that they joined first; None for one who belongs to none any more."""
     organization_id = await members.first_of(connection, user.id)
-    if organization_id is not None:
-        actor = acting(request, await person_in(connection, user, organization_id))
-        await audit.record(connection, actor, action, ids.shown("user", user.public_id))
+    if organization_id is None:
+        return None
+    return acting(request, await person_in(connection, user, organization_id))
 
 
 @router.post(
@@ -110,7 +112,8 @@ async def verify_email(
         if user_id is None:
             raise InvalidResetToken
         await users.verify_email(connection, user_id)
-        await _record(request, connection, await users.get(connection, user_id), "user.verified")
+        if actor := await _actor(request, connection, await users.get(connection, user_id)):
+            await audit.record(connection, actor, "user.verified", actor.shown_id)
     return plain_answer(request, Said(message="The address is confirmed."))
 
 
@@ -159,7 +162,7 @@ async def change_me(
 async def change_password(
     request: Request, caller: Caller, sent: Annotated[PasswordChange, Depends(body_of(PasswordChange))]
 ) -> PlainAnswer[Said]:
-    """All other sessions end."""
+    """All other sessions end, and all that was granted to apps."""
     user_id, session = user_of(caller)
     async with transaction(request.app.state.pool) as connection:
         user = await users.get(connection, user_id)
@@ -171,6 +174,7 @@ async def change_password(
             raise InvalidToken
         await users.set_password(connection, user_id, kept)
         await sessions.end_all(connection, user_id, but=session)
+        await grants.end_all(connection, user_id, caller, "password_changed")
         await audit.record(connection, caller, "password.changed", caller.shown_id)
     return plain_answer(request, Said(message="The password is changed."))
 

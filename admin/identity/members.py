@@ -6,6 +6,7 @@ from typing import NamedTuple
 from admin.database import Connection
 from admin.errors import AlreadyExists, NotFound
 from admin.http.lists import Asked, Filter, Found, Listing, one_of, since, until
+from admin.identity.organizations import Organization
 from admin.identity.permissions import ROLES
 
 
@@ -90,16 +91,30 @@ async def first_of(connection: Connection, user_id: int) -> int | None:
 
 
 async def organization_of(connection: Connection, user_id: int, public_id: str) -> int | None:
-    """The organization with this public id, if the user is a member of it."""
+    """The organization with this public id, if the user is a member of it, and until the caller commits."""
     organization_id: int | None = await connection.fetchval(
         """
         /* members.organization_of */
         select o.id from organizations o join memberships m on m.organization_id = o.id
-         where o.public_id = $2 and m.user_id = $1""",
+         where o.public_id = $2 and m.user_id = $1
+           for key share of m""",
         user_id,
         public_id,
     )
     return organization_id
+
+
+async def organizations_of(connection: Connection, user_id: int) -> list[Organization]:
+    """Those that a user is a member of, in the order of joining."""
+    rows = await connection.fetch(
+        """
+        /* members.organizations_of */
+        select o.id, o.public_id, o.name, o.tier, o.plan, o.created_at
+          from memberships m join organizations o on o.id = m.organization_id
+         where m.user_id = $1 order by m.created_at, o.id""",
+        user_id,
+    )
+    return [Organization(**row) for row in rows]
 
 
 async def has_verified_owner(connection: Connection, organization_id: int) -> bool:
@@ -138,7 +153,7 @@ async def set_role(connection: Connection, organization_id: int, member: Member,
 
 
 async def remove(connection: Connection, organization_id: int, member: Member) -> None:
-    """Their sessions for this organization end with it. Raises `LastOwner`."""
+    """Their sessions and grants for this organization are the caller's to end. Raises `LastOwner`."""
     await _keep_an_owner(connection, organization_id, member, becomes=None)
     await connection.execute(
         "/* members.remove */ delete from memberships where organization_id = $1 and user_id = $2",

@@ -28,6 +28,7 @@ from admin.identity import audit, invitations, letters, members, organizations, 
 from admin.identity.fields import MemberChange, NewInvitation, OrganizationChange
 from admin.identity.invitations import Invitation
 from admin.identity.members import Member
+from admin.identity.oauth import grants
 from admin.identity.organizations import Organization
 from admin.identity.people import MAILS, gate_of
 from admin.identity.principal import Administrator, Caller, Principal
@@ -191,12 +192,13 @@ async def change_member(
     responses=documented(errors.NotFound, errors.AlreadyExists),
 )
 async def remove_member(request: Request, caller: Administrator, user_id: str) -> None:
-    """Their sessions are of no use within a second; the last owner stays."""
+    """Their sessions, and what they granted to apps, are of no use within a second; the last owner stays."""
     async with transaction(request.app.state.pool) as connection:
         member = await members.get(connection, caller.organization_id, ids.read("user", user_id))
         await _check_may_touch(connection, caller, member.role)
         await members.remove(connection, caller.organization_id, member)
         await sessions.end_membership(connection, member.user_id, caller.organization_id)
+        await grants.end_membership(connection, member.user_id, caller.organization_id, caller)
         await audit.record(connection, caller, "member.removed", user_id)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from admin.database import Connection
 from tests.admin.conftest import PASSWORD, Api, made, member_of
+from tests.admin.oauth_apps import given
 from tests.admin.people import log_in, mailed_token, session_of
 from tests.admin.routes import ROUTES
 from tests.admin.test_qr import png_of
@@ -60,6 +61,8 @@ async def everything(api: Api, connection: Connection) -> set[str]:
     await use(owner, "DELETE", "/v1/invitations/{invitation_id}", invitation_id=invitation["data"]["id"])
     app = {"name": "An app", "permissions": ["links:read"]}
     client = (await use(owner, "POST", "/v1/oauth/clients", app))["data"]["id"]
+    for route in ("/v1/auth/grants/{grant_id}", "/v1/oauth/grants/{grant_id}"):
+        await use(owner, "DELETE", route, grant_id=(await given(connection, api.one)).shown_id)
     await use(owner, "DELETE", "/v1/oauth/clients/{client_id}", client_id=client)
     await use(owner, "PATCH", "/v1/auth/me", {"name": "Ada"})
     change = {"currentPassword": PASSWORD, "newPassword": "another password"}
@@ -94,6 +97,7 @@ ACTIONS = {
     "password.changed",
     "oauth_client.created",
     "oauth_client.revoked",
+    "grant.ended",
 }
 OAUTH = ("POST /v1/oauth/token", "POST /v1/oauth/revoke", "POST /v1/oauth/introspect")
 # Asking for a mail or for new tokens changes nothing that anybody owns.
@@ -103,7 +107,7 @@ NOT_TOLD = {"POST /v1/auth/password/reset", "POST /v1/auth/refresh"}
 async def test_every_change_is_told(api: Api, connection: Connection) -> None:
     used = await everything(api, connection)
     changing = {f"{route.method} {route.path}" for route in ROUTES if route.method != "GET"}
-    # What clients of OAuth do is told where a person lets them in (test_oauth.py).
+    # What clients of OAuth do is told where a person lets them in (test_oauth_consent.py).
     assert used == {name for name in changing if not name.startswith(OAUTH)} - {"POST /v1/auth/email/verify"}
     told = [row["action"] for row in await connection.fetch("select action from audit_log")]
     assert set(told) == ACTIONS

@@ -17,6 +17,7 @@ from admin.http import ids
 from admin.identity import keys
 from admin.identity.permissions import PERMISSIONS
 from tests.admin.conftest import Api, client_of, founded, key_of, made, member_of, running, settings_of
+from tests.admin.oauth_apps import given
 from tests.admin.people import error_of, log_in, session_of
 from tests.admin.routes import CLOSED, DOCUMENT, ROUTES, Route
 from tests.admin.test_links_api import DOCUMENTED
@@ -38,7 +39,7 @@ OPEN = {
 }
 UNKNOWN = {"link_id": "0123456789abcdef"}
 NOBODY = "//127.0.0.1:1"  # where nothing listens
-PREFIXES = {"key_id": "key", "user_id": "user", "invitation_id": "inv", "client_id": "client"}
+PREFIXES = {"key_id": "key", "user_id": "user", "invitation_id": "inv", "client_id": "client", "grant_id": "grant"}
 
 
 def unknown(route: Route) -> str:
@@ -109,12 +110,13 @@ async def theirs(api: Api, connection: Connection) -> dict[str, str]:
         "user_id": ids.shown("user", api.one.owner.public_id),
         "invitation_id": invitation.json()["data"]["id"],
         "client_id": app.json()["data"]["id"],
+        "grant_id": (await given(connection, api.one)).shown_id,
     }
 
 
 async def rows(connection: Connection) -> dict[str, Any]:
     """Everything that a route could change, but the time a key was used."""
-    tables = ("links", "memberships", "invitations", "organizations", "oauth_clients", "audit_log")
+    tables = ("links", "memberships", "invitations", "organizations", "oauth_clients", "oauth_grants", "audit_log")
     kept = {table: await connection.fetch(f"select * from {table} order by 1, 2") for table in tables}
     return {**kept, "keys": await connection.fetch("select id, name, expires_at, revoked_at from api_keys order by id")}
 
@@ -135,7 +137,7 @@ async def test_what_is_others_or_unknown_is_not_found(api: Api, connection: Conn
     before = await rows(connection)
     for route in WITH_IDS:
         sent = bodies(route) if route.has_body else None
-        for client in (api.other.api, stranger):
+        for client in (stranger,) if route.path.startswith("/v1/auth/") else (api.other.api, stranger):
             answer = await client.request(route.method, route.at(**mine), json=sent)
             assert error_of(answer) == (404, "RESOURCE_NOT_FOUND"), route
         for shape in ("0123456789abcdef", "key_0123456789abcdef", "%00", "a" * 5000, "ü", "-1", "1 or 1=1"):
@@ -146,7 +148,7 @@ async def test_what_is_others_or_unknown_is_not_found(api: Api, connection: Conn
 
 async def test_lists_show_what_is_ones_own(api: Api, connection: Connection) -> None:
     await theirs(api, connection)
-    for path in ("/v1/links", "/v1/invitations"):
+    for path in ("/v1/links", "/v1/invitations", "/v1/oauth/grants"):
         assert (await api.other.api.get(path)).json()["data"] == []
     for path, count in (("/v1/api-keys", 1), ("/v1/members", 1)):
         assert len((await api.other.api.get(path)).json()["data"]) == count

@@ -1,14 +1,21 @@
 """OAuth: authlib's client goes through every flow, and what it got is good for what was granted."""
 
-import secrets
+import base64
+import json
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from admin.database import Connection
+from admin.identity.permissions import PERMISSIONS, ROLES, UNSCOPED, lacking, within
 from tests.admin.conftest import Api, client_of, member_of
-from tests.admin.oauth_apps import OWNER, REDIRECT, App, Flow, allowed, described, let_in, registered, token
-from tests.admin.people import error_of, session_of, until_refused
+from tests.admin.oauth_apps import REDIRECT, App, described, endings, let_in, registered, tokens_of
+from tests.admin.people import error_of, until_refused
+
+LINK = {"destination": "https://x.example/"}
 
 
 @pytest.fixture
@@ -21,6 +28,11 @@ async def public_app(api: Api) -> App:
     return await registered(api, isConfidential=False)
 
 
+def claims_of(token: str) -> dict[str, Any]:
+    part = token.split(".")[1]
+    return dict(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))))
+
+
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "none"])
 async def test_the_code_flow(api: Api, app: App, public_app: App, method: str) -> None:
     chosen = public_app if method == "none" else app
@@ -31,16 +43,17 @@ async def test_the_code_flow(api: Api, app: App, public_app: App, method: str) -
     assert back["iss"] == [metadata["issuer"]]
     tokens = await flow.tokens(metadata)
     assert (tokens["token_type"], tokens["expires_in"], tokens["scope"]) == ("Bearer", 3600, "links:read")
+    told = claims_of(tokens["access_token"])
+    assert (told["sub"], told["client_id"]) == (f"user_{api.other.owner.public_id}", chosen.client_id)
     caller = client_of(api.app, tokens["access_token"])
     assert (await caller.get("/v1/links")).status_code == 200
-    assert error_of(await caller.post("/v1/links", json={"destination": "https://x.example/"}))[0] == 403
+    assert error_of(await caller.post("/v1/links", json=LINK))[0] == 403
     assert error_of(await caller.get("/v1/auth/me")) == (401, "INVALID_TOKEN")
 
 
 async def test_an_app_acts_for_the_person_and_their_organization(api: Api, app: App) -> None:
-    tokens = await (await let_in(app)).tokens(await described(api))
-    caller = client_of(api.app, tokens["access_token"])
-    link = (await caller.post("/v1/links", json={"destination": "https://x.example/"})).json()["data"]
+    caller = client_of(api.app, (await tokens_of(app))["access_token"])
+    link = (await caller.post("/v1/links", json=LINK)).json()["data"]
     assert link["ownerId"] == f"u-{api.other.owner.public_id}"
     assert [row["id"] for row in (await api.other.api.get("/v1/links")).json()["data"]] == [link["id"]]
     [entry] = (await api.other.api.get("/v1/audit-log?action=link.created")).json()["data"]
@@ -56,75 +69,111 @@ async def test_refresh_tokens_rotate_and_a_stolen_one_ends_the_grant(
     second = dict(await flow.client.refresh_token(metadata["token_endpoint"]))
     assert second["refresh_token"] != first["refresh_token"]
     thief = app._replace(api=api._replace(nobody=client_of(api.app, **{"User-Agent": "thief"})))
-    again = await token(thief, grant_type="refresh_token", refresh_token=first["refresh_token"])
+    again = await thief.refresh(first["refresh_token"])
     assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
     await until_refused(client_of(api.app, second["access_token"]))
-    ended = await token(app, grant_type="refresh_token", refresh_token=second["refresh_token"])
-    assert ended.json()["error"] == "invalid_grant"
+    assert (await app.refresh(second["refresh_token"])).json()["error"] == "invalid_grant"
+    assert await endings(connection) == [("An app", "refresh_token_reused")]
 
 
-async def test_a_lost_answer_is_forgiven_for_ten_seconds(api: Api, app: App, connection: Connection) -> None:
-    tokens = await (await let_in(app)).tokens(await described(api))
-    sent = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
-    first, again = [(await token(app, **sent)).json() for _ in range(2)]
+async def test_a_lost_answer_is_forgiven_for_ten_seconds(app: App, connection: Connection) -> None:
+    token = (await tokens_of(app))["refresh_token"]
+    first, again = [(await app.refresh(token)).json() for _ in range(2)]
     assert first["refresh_token"] == again["refresh_token"]
     await connection.execute("update refresh_tokens set used_at = used_at - interval '11 seconds'")
-    assert (await token(app, **sent)).json()["error"] == "invalid_grant"
+    assert (await app.refresh(token)).json()["error"] == "invalid_grant"
 
 
-async def test_client_credentials(api: Api, app: App, public_app: App) -> None:
+async def test_a_refresh_token_is_its_clients_alone(api: Api, app: App) -> None:
+    token = (await tokens_of(app))["refresh_token"]
+    stranger = await registered(api, name="Another")
+    assert (await stranger.refresh(token)).json()["error"] == "invalid_grant"
+    assert (await app.refresh(token)).status_code == 200
+
+
+async def test_less_may_be_asked_for_and_the_rest_stays_granted(api: Api, app: App) -> None:
+    token = (await tokens_of(app))["refresh_token"]
+    for scope in ("stats:read", "links:read admin", "nonsense"):
+        refused = await app.refresh(token, scope=scope)
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_scope")
+    less = (await app.refresh(token, scope="links:read")).json()
+    assert less["scope"] == "links:read"
+    caller = client_of(api.app, less["access_token"])
+    assert (await caller.get("/v1/links")).status_code == 200
+    assert error_of(await caller.post("/v1/links", json=LINK))[0] == 403
+    all_again = (await app.refresh(less["refresh_token"])).json()
+    assert all_again["scope"] == "links:read links:write"
+    assert (await client_of(api.app, all_again["access_token"]).post("/v1/links", json=LINK)).status_code == 201
+
+
+async def test_a_grant_lasts_thirty_days_from_its_last_use_on(api: Api, app: App, connection: Connection) -> None:
+    tokens = await tokens_of(app)
+    await connection.execute("update oauth_grants set expires_at = now() + interval '1 minute'")
+    tokens = (await app.refresh(tokens["refresh_token"])).json()
+    assert await connection.fetchval("select expires_at > now() + interval '29 days' from oauth_grants")
+    await connection.execute("update oauth_grants set expires_at = now()")
+    assert (await app.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+    assert (await app.post("introspect", token=tokens["access_token"])).json() == {"active": False}
+    assert error_of(await client_of(api.app, tokens["access_token"]).get("/v1/links")) == (401, "INVALID_TOKEN")
+
+
+async def test_client_credentials(api: Api, app: App, public_app: App, connection: Connection) -> None:
     metadata = await described(api)
     tokens = await app.client().fetch_token(metadata["token_endpoint"], grant_type="client_credentials")
     assert "refresh_token" not in tokens
+    assert claims_of(tokens["access_token"])["sub"] == app.client_id
     caller = client_of(api.app, tokens["access_token"])
-    link = (await caller.post("/v1/links", json={"destination": "https://x.example/"})).json()["data"]
+    link = (await caller.post("/v1/links", json=LINK)).json()["data"]
     assert link["ownerId"] == f"o-{api.one.organization.public_id}"
-    less = await token(app, grant_type="client_credentials", scope="links:read")
+    less = await app.post("token", grant_type="client_credentials", scope="links:read")
     assert less.json()["scope"] == "links:read"
     for scope in ("admin", "links:read admin", "nonsense"):
-        assert (await token(app, grant_type="client_credentials", scope=scope)).json()["error"] == "invalid_scope"
-    assert (await token(public_app, grant_type="client_credentials")).json()["error"] == "unauthorized_client"
+        refused = await app.post("token", grant_type="client_credentials", scope=scope)
+        assert refused.json()["error"] == "invalid_scope"
+    refused = await public_app.post("token", grant_type="client_credentials")
+    assert refused.json()["error"] == "unauthorized_client"
+    # There may be many of them: each lasts as long as its token.
+    assert await connection.fetchval("select bool_and(expires_at < now() + interval '65 minutes') from oauth_grants")
 
 
-async def test_revocation_and_introspection(api: Api, app: App, public_app: App) -> None:
-    metadata = await described(api)
+async def test_an_app_may_never_do_more_than_the_person(api: Api, app: App, connection: Connection) -> None:
+    await member_of(connection, api.other.organization, "guest@example.com", "viewer")
+    everything = await registered(api, permissions=["admin"])
+    for one in (app, everything):
+        caller = client_of(api.app, (await tokens_of(one, "guest@example.com"))["access_token"])
+        assert (await caller.get("/v1/links")).status_code == 200
+        assert error_of(await caller.post("/v1/links", json=LINK))[0] == 403
+
+
+async def test_an_app_that_may_administer_may_ask_for_less(api: Api) -> None:
+    app = await registered(api, permissions=["admin"])
+    tokens = await tokens_of(app, scope="links:read")
+    assert tokens["scope"] == "links:read"
+    assert error_of(await client_of(api.app, tokens["access_token"]).get("/v1/members"))[0] == 403
+    own = (await app.post("token", grant_type="client_credentials", scope="links:write")).json()
+    assert (await client_of(api.app, own["access_token"]).post("/v1/links", json=LINK)).status_code == 201
+    assert (await client_of(api.app, own["access_token"]).get("/v1/links")).status_code == 403
+
+
+@given(st.frozensets(st.sampled_from(PERMISSIONS)), st.frozensets(st.sampled_from(PERMISSIONS)))
+def test_both_sides_must_permit_it(one: frozenset[str], other: frozenset[str]) -> None:
+    for name in PERMISSIONS:
+        assert bool(lacking(within(one, by=other), [name])) == bool(lacking(one, [name]) or lacking(other, [name]))
+
+
+def test_a_member_who_grants_everything_grants_what_they_have() -> None:
+    assert within(frozenset({"admin"}), by=ROLES["member"]) == UNSCOPED
+
+
+async def test_without_a_key_to_sign_with_nothing_is_spent(api: Api, app: App, connection: Connection) -> None:
     flow = await let_in(app)
-    tokens = await flow.tokens(metadata)
-    for one in ("access_token", "refresh_token"):
-        told = (await flow.client.introspect_token(metadata["introspection_endpoint"], token=tokens[one])).json()
-        assert told["active"] is True
-        assert (told["client_id"], told["scope"]) == (app.client_id, "links:read links:write")
-    stranger = await registered(api, name="Another")
-    for other, path in ((stranger, "introspect"), (public_app, "introspect"), (stranger, "revoke")):
-        secret = {"client_secret": other.secret} if other.secret else {}
-        answer = await api.nobody.post(
-            f"/v1/oauth/{path}", data={"client_id": other.client_id, **secret, "token": tokens["access_token"]}
-        )
-        assert answer.json().get("active", False) is False
-    assert (await client_of(api.app, tokens["access_token"]).get("/v1/links")).status_code == 200
-    answer = await flow.client.revoke_token(metadata["revocation_endpoint"], token=tokens["refresh_token"])
-    assert answer.status_code == 200
-    await until_refused(client_of(api.app, tokens["access_token"]))
-    told = (await flow.client.introspect_token(metadata["introspection_endpoint"], token=tokens["access_token"])).json()
-    assert told == {"active": False}
-    nonsense = await flow.client.revoke_token(metadata["revocation_endpoint"], token="nonsense")
-    assert nonsense.status_code == 200
-
-
-async def test_an_app_may_never_do_more_than_the_person(api: Api, connection: Connection) -> None:
-    app = await registered(api)
-    person = await member_of(connection, api.other.organization, "guest@example.com", "viewer")
-    metadata, verifier = await described(api), secrets.token_urlsafe(48)
-    client = app.client()
-    url, _ = client.create_authorization_url(metadata["authorization_endpoint"], code_verifier=verifier)
-    back = await allowed(app, url.replace(metadata["issuer"], ""), "guest@example.com")
-    tokens = await Flow(client, verifier, back).tokens(metadata)
-    caller = client_of(api.app, tokens["access_token"])
-    assert (await caller.get("/v1/links")).status_code == 200
-    assert error_of(await caller.post("/v1/links", json={"destination": "https://x.example/"}))[0] == 403
-    owner = await session_of(api, OWNER)
-    assert (await owner.delete(f"/v1/members/user_{person.public_id}")).status_code == 204
-    await until_refused(client_of(api.app, tokens["access_token"]))
+    api.app.state.access_tokens._signing = None
+    async with connection.transaction():
+        await connection.execute("lock table signing_keys in access exclusive mode")
+        busy = await flow.redeemed(app)
+    assert (busy.status_code, busy.json()["error"]) == (503, "temporarily_unavailable")
+    assert "retry-after" in busy.headers
+    assert (await flow.redeemed(app)).status_code == 200
 
 
 async def test_the_metadata_is_true(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Clients: how they are registered, and how they show who they are."""
+"""Clients: how they are registered, where they are, and how they show who they are."""
 
 import base64
 from typing import Any
@@ -8,16 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin.database import Connection
+from admin.http.ids import new_id
+from admin.http.limits import Limit
+from admin.identity.oauth import tokens
+from admin.identity.oauth.clients import Client
 from admin.identity.oauth.messages import OAuthError, once_each
 from tests.admin.conftest import Api, client_of
-from tests.admin.oauth_apps import (
-    REDIRECT,
-    App,
-    described,
-    let_in,
-    registered,
-    token,
-)
+from tests.admin.oauth_apps import REDIRECT, App, registered, tokens_of
 from tests.admin.people import error_of, until_refused
 
 
@@ -27,22 +24,22 @@ async def app(api: Api) -> App:
 
 
 async def test_revoking_a_client_ends_all_its_grants(api: Api, app: App) -> None:
-    tokens = await (await let_in(app)).tokens(await described(api))
+    granted = await tokens_of(app)
     assert (await api.other.api.delete(f"/v1/oauth/clients/{app.client_id}")).status_code == 404
     assert (await api.one.api.delete(f"/v1/oauth/clients/{app.client_id}")).status_code == 204
-    await until_refused(client_of(api.app, tokens["access_token"]))
-    assert (await token(app, grant_type="refresh_token", refresh_token=tokens["refresh_token"])).status_code == 401
+    await until_refused(client_of(api.app, granted["access_token"]))
+    assert (await app.refresh(granted["refresh_token"])).status_code == 401
 
 
 async def test_secrets_are_shown_once_and_kept_nowhere(api: Api, app: App, connection: Connection) -> None:
     assert app.secret is not None
-    tokens = await (await let_in(app)).tokens(await described(api))
+    granted = await tokens_of(app)
     shown = await api.one.api.get(f"/v1/oauth/clients/{app.client_id}")
     assert shown.json()["data"]["attributes"]["secret"] is None
     for table in ("oauth_clients", "oauth_grants", "oauth_codes", "refresh_tokens", "audit_log"):
         kept = await connection.fetchval(f"select coalesce(string_agg(t::text, ' '), '') from {table} t")
-        for secret in (app.secret, tokens["refresh_token"], tokens["access_token"]):
-            assert secret not in kept
+        for secret in (app.secret, granted["refresh_token"], granted["access_token"]):
+            assert secret not in kept and secret.encode().hex() not in kept
 
 
 @pytest.mark.parametrize(
@@ -72,6 +69,42 @@ async def test_good_redirect_uris(api: Api, uri: str) -> None:
     await registered(api, redirectUris=[uri])
 
 
+TAILS = ["", "/", "/cb", "/cb?a=b", "?a=b"]
+ports = st.none() | st.integers(0, 99999)
+
+
+def client_at(uri: str) -> Client:
+    return Client(1, new_id(), 1, "An app", [uri], ["links:read"], False, None)  # type: ignore[arg-type]
+
+
+@given(
+    st.sampled_from(["127.0.0.1", "[::1]", "localhost", "127.0.0.2", "app.example"]),
+    st.sampled_from(["http", "https"]),
+    ports,
+    ports,
+    st.sampled_from(TAILS),
+    st.sampled_from(TAILS),
+)
+def test_only_the_port_on_the_loopback_interface_may_differ(
+    host: str, scheme: str, port: int | None, other: int | None, tail: str, other_tail: str
+) -> None:
+    uri, asked = [
+        f"{scheme}://{host}{'' if number is None else f':{number}'}{end}"
+        for number, end in ((port, tail), (other, other_tail))
+    ]
+    may_differ = scheme == "http" and host in ("127.0.0.1", "[::1]")
+    is_same = tail == other_tail and (may_differ or port == other)
+    assert client_at(uri).may_be_answered_at(asked) == is_same
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:1@evil.example", "127.0.0.1:1.evil.example", "127.0.0.1:1\n.evil", "[::1]:"]
+)
+def test_what_only_looks_like_a_port_is_none(host: str) -> None:
+    assert not client_at("http://127.0.0.1/cb").may_be_answered_at(f"http://{host}/cb")
+    assert not client_at("http://[::1]/cb").may_be_answered_at(f"http://{host}/cb")
+
+
 async def test_bad_requests_of_clients(api: Api, app: App) -> None:
     wrong = base64.b64encode(b"\xff").decode()
     for headers, content, error in (
@@ -91,11 +124,30 @@ async def test_bad_requests_of_clients(api: Api, app: App) -> None:
         assert answer.json()["error"] == error, content
 
 
-async def test_guessing_secrets_is_bounded(api: Api, app: App) -> None:
+async def test_guessing_secrets_is_bounded(app: App, connection: Connection) -> None:
+    assert (await app.post("token", grant_type="client_credentials")).status_code == 200
     guess = app._replace(secret="wrong")
-    answers = [await token(guess, grant_type="client_credentials") for _ in range(31)]
-    assert [answer.status_code for answer in answers] == [401] * 30 + [429]
-    assert (await token(app, grant_type="client_credentials")).status_code == 200
+    answers = [await guess.post("token", grant_type="client_credentials") for _ in range(30)]
+    assert {(answer.status_code, answer.json()["error"]) for answer in answers} == {(401, "invalid_client")}
+    async with connection.transaction():  # beyond that no guess costs a query, or it would wait here
+        await connection.execute("lock table oauth_clients in access exclusive mode")
+        refused = await guess.post("token", grant_type="client_credentials")
+    assert (refused.status_code, refused.json()["error"]) == (429, "temporarily_unavailable")
+    assert int(refused.headers["retry-after"]) > 0
+    assert (await app.post("token", grant_type="client_credentials")).status_code == 200
+
+
+async def test_what_a_client_may_ask_for_is_bounded(
+    api: Api, app: App, monkeypatch: pytest.MonkeyPatch, connection: Connection
+) -> None:
+    monkeypatch.setattr(tokens, "_CALLS", (Limit(3, 60),))
+    nobodys = await registered(api, isConfidential=False)
+    elsewhere = {"X-Forwarded-For": "203.0.113.9"}
+    for one, is_bounded_elsewhere in ((app, True), (nobodys, False)):
+        answers = [await one.post("revoke", token="nonsense") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        moved = one._replace(api=api._replace(nobody=client_of(api.app, **elsewhere)))
+        assert (await moved.post("revoke", token="nonsense")).status_code == (429 if is_bounded_elsewhere else 200)
 
 
 @given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=6))

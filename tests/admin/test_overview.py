@@ -7,10 +7,21 @@ from typing import Any
 import httpx2
 import pytest
 
+from admin.database import Connection
 from tests.admin.conftest import Api, client_of
+from tests.admin.oauth_apps import given
 from tests.admin.people import session_of
 
-LISTS = ["/v1/links", "/v1/api-keys", "/v1/members", "/v1/invitations", "/v1/audit-log", "/v1/oauth/clients"]
+LISTS = [
+    "/v1/links",
+    "/v1/api-keys",
+    "/v1/members",
+    "/v1/invitations",
+    "/v1/audit-log",
+    "/v1/oauth/clients",
+    "/v1/oauth/grants",
+    "/v1/auth/grants",
+]
 
 
 class Failure(Exception):
@@ -67,13 +78,14 @@ class Client:
 
 
 @pytest.fixture
-async def client(api: Api) -> Client:
+async def client(api: Api, connection: Connection) -> Client:
     owner = await session_of(api, "one@example.com")
     for number in range(5):
         await owner.post("/v1/links", json={"destination": f"https://example.com/{number}"})
         await owner.post("/v1/api-keys", json={"name": f"key {number}"})
         await owner.post("/v1/invitations", json={"email": f"person{number}@example.com"})
         await owner.post("/v1/oauth/clients", json={"name": f"app {number}", "permissions": ["links:read"]})
+        await given(connection, api.one)
     return Client(owner)
 
 

@@ -1,6 +1,7 @@
 """Clients: apps that were registered. One with a secret is confidential; one without can only ask people."""
 
 import hmac
+import re
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from admin.identity.keys import sha256
 
 PREFIX = "client"
 _SECRET_LENGTH = 43
+_LOOPBACK = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\])):[0-9]{1,5}((?:[/?].*)?)", re.DOTALL)
 
 
 class Client(NamedTuple):
@@ -31,6 +33,19 @@ class Client(NamedTuple):
     def client_id(self) -> str:
         """What it calls itself."""
         return ids.shown(PREFIX, self.public_id)
+
+    def may_be_answered_at(self, uri: str) -> bool:
+        """Whether this is a redirect URI of its own, letter by letter, but for the port on the loopback interface.
+
+        A native app learns its port from the system when it starts (RFC 8252 §7.3).
+        """
+        return _without_port(uri) in [_without_port(registered) for registered in self.redirect_uris]
+
+
+def _without_port(uri: str) -> str:
+    """Without the port if it is one on the loopback interface; `localhost` may be somewhere else (RFC 8252 §8.3)."""
+    on_loopback = _LOOPBACK.fullmatch(uri)
+    return on_loopback[1] + on_loopback[2] if on_loopback else uri
 
 
 _COLUMNS = (

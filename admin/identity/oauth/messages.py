@@ -2,16 +2,22 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote_plus, urlencode
 
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from admin.errors import Invalid
+from admin.errors import ApiError, Invalid, RateLimited, Unavailable
 from admin.http.bodies import body_bytes
+from admin.http.request_ids import asked_of, request_id
+from admin.identity.permissions import PERMISSIONS, lacking
+
+log = logging.getLogger(__name__)
 
 NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 """Headers of answers with tokens (RFC 6749 §5.1)."""
@@ -46,6 +52,37 @@ async def oauth_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, OAuthError)
     headers = {**NOT_KEPT, **({"WWW-Authenticate": 'Basic realm="oauth"'} if error.status == 401 else {})}
     return JSONResponse({"error": error.code, "error_description": str(error)}, error.status, headers)
+
+
+def in_words_of_oauth(error: ApiError) -> Response:
+    """An error of the API at an endpoint whose clients know only the RFC's. They have no word for a limit."""
+    is_for_now = isinstance(error, RateLimited | Unavailable)
+    code = "temporarily_unavailable" if is_for_now else "invalid_request"
+    body = {"error": code, "error_description": str(error)}
+    return JSONResponse(body, error.status, {**NOT_KEPT, **error.headers})
+
+
+def answering(with_: Callable[[ApiError], Response]) -> type[APIRoute]:
+    """Routes whose errors are answered in other words than those of the API."""
+
+    class Route(APIRoute):
+        """A route of this kind."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            """As the framework does, with another answer for errors."""
+            handle = super().get_route_handler()
+
+            async def handle_or_tell(request: Request) -> Response:
+                try:
+                    return await handle(request)
+                except ApiError as error:
+                    if error.status >= 500:
+                        log.warning("%s %s: %r", request_id(request), asked_of(request.scope), error)
+                    return with_(error)
+
+            return handle_or_tell
+
+    return Route
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -95,9 +132,17 @@ def with_parameters(uri: str, **parameters: str | None) -> str:
     return f"{uri}{'&' if '?' in uri else '?'}{added}"
 
 
-def scopes_of(text: str) -> list[str]:
-    """The scopes in a `scope` parameter, each once, in order."""
-    return sorted(set(text.split()))
+def scopes_of(text: str, permitted: list[str]) -> list[str]:
+    """The scopes that a `scope` parameter names, each once, in order; all that is permitted when it names none.
+
+    Raises `OAuthError` for one that there is not, or that is not permitted.
+    """
+    wanted = sorted(set(text.split()))
+    if not set(wanted) <= set(PERMISSIONS):
+        raise OAuthError("invalid_scope", "There is no such scope.")
+    if lacking(frozenset(permitted), wanted):
+        raise OAuthError("invalid_scope", "More is asked for than is permitted.")
+    return wanted or permitted
 
 
 def documented_form(required: list[str], **fields: dict[str, Any]) -> dict[str, Any]:

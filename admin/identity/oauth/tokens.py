@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from admin.database import Connection, transaction
-from admin.errors import InvalidToken, RateLimited, Unavailable
-from admin.http import ids
-from admin.http.answers import ErrorAnswer, documented
+from admin.errors import InvalidToken
 from admin.http.limits import Limit
 from admin.http.request_ids import client as client_address
+from admin.http.request_ids import request_id
 from admin.identity import access_tokens, refresh_tokens
-from admin.identity.access_tokens import Claims
+from admin.identity.access_tokens import Claims, Signed
+from admin.identity.keys import sha256
 from admin.identity.oauth import clients, grants
 from admin.identity.oauth.clients import Client
 from admin.identity.oauth.grants import Grant
@@ -22,23 +22,30 @@ from admin.identity.oauth.messages import (
     NOT_KEPT,
     OAuthError,
     OAuthErrorBody,
+    answering,
     credentials_of,
     documented_form,
     form_of,
+    in_words_of_oauth,
     scopes_of,
 )
-from admin.identity.people import fingerprint
-from admin.identity.principal import Gate
+from admin.identity.people import fingerprint, gate_of
+from admin.identity.principal import Principal
 
 _GUESSES = (Limit(30, 60),)
+_CALLS = (Limit(600, 60),)
+"""Of one client; of one without a secret, whose name anybody may use, from one network."""
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": OAuthErrorBody, "description": "invalid_request, invalid_grant, invalid_scope, …"},
     401: {"model": OAuthErrorBody, "description": "invalid_client"},
-    413: {"model": ErrorAnswer, "description": "PAYLOAD_TOO_LARGE"},
-    **documented(RateLimited, Unavailable),
+    413: {"model": OAuthErrorBody, "description": "invalid_request"},
+    429: {"model": OAuthErrorBody, "description": "temporarily_unavailable"},
+    503: {"model": OAuthErrorBody, "description": "temporarily_unavailable"},
 }
 
-router = APIRouter(prefix="/oauth", tags=["OAuth 2.0"], responses=_ERRORS)
+router = APIRouter(
+    prefix="/oauth", tags=["OAuth 2.0"], responses=_ERRORS, route_class=answering(with_=in_words_of_oauth)
+)
 
 
 class TokenBody(BaseModel):
@@ -69,6 +76,7 @@ class _Caller(NamedTuple):
 
     client: Client
     form: dict[str, str]
+    principal: Principal
 
     def sent(self, name: str) -> str:
         """Raises `OAuthError` for what is missing."""
@@ -78,16 +86,37 @@ class _Caller(NamedTuple):
 
 
 async def _caller(request: Request) -> _Caller:
-    """Raises `OAuthError`, and `RateLimited` for one that guesses."""
+    """Raises `OAuthError`, and `RateLimited` for one that guesses or asks too often."""
     form = await form_of(request)
     credentials = credentials_of(request, form)
-    async with transaction(request.app.state.pool) as connection:
-        client = await clients.find(connection, credentials.client_id, credentials.secret)
-    if client is None or (client.is_confidential and credentials.secret is None):
-        gate: Gate = request.app.state.gate
-        await gate.charge(f"oauth:{client_address(request)[1]}", _GUESSES)
+    address, network = client_address(request)
+
+    async def find() -> Client | None:
+        async with transaction(request.app.state.pool) as connection:
+            found = await clients.find(connection, credentials.client_id, credentials.secret)
+        return None if found and found.is_confidential and credentials.secret is None else found
+
+    gate, name = gate_of(request), sha256(f"{credentials.client_id}\n{credentials.secret or ''}")
+    client = await gate.opened(name, f"oauth:{network}", _GUESSES, find)
+    if client is None:
         raise OAuthError("invalid_client", "There is no such client, or its secret is wrong.", status=401)
-    return _Caller(client, form)
+    await gate.charge(f"{client.client_id}:{'' if client.is_confidential else network}", _CALLS)
+    return _Caller(client, form, _principal(client, address, request_id(request)))
+
+
+def _principal(client: Client, address: str, request_id: str) -> Principal:
+    """A client in what it does to its own grants; it needs no permission for that."""
+    return Principal(
+        organization_id=client.organization_id,
+        organization="",
+        tier="",
+        kind="client",
+        public_id=client.public_id,
+        name=client.name,
+        permissions=frozenset(),
+        address=address,
+        request_id=request_id,
+    )
 
 
 @router.post(
@@ -113,54 +142,66 @@ async def token(request: Request) -> Response:
     grant_type = caller.sent("grant_type")
     if grant_type not in _GRANT_TYPES:
         raise OAuthError("unsupported_grant_type", f"Send one of: {', '.join(_GRANT_TYPES)}.")
+    sign = await request.app.state.access_tokens.ready()  # or what is spent now could be spent in vain
     async with transaction(request.app.state.pool) as connection:
         granted = await _GRANT_TYPES[grant_type](request, connection, caller)
     if granted is None:  # what was stolen is ended by now: the transaction has committed
         raise OAuthError("invalid_grant", "It is invalid, expired, used, or not for this client.")
-    grant, refresh_token = granted
-    client, scope = caller.client, " ".join(grant.permissions)
-    claims = Claims(grant.user or client.client_id, grant=grant.public_id, client=client.client_id, scope=scope)
-    access_token = await request.app.state.access_tokens.issue(claims)
-    body = TokenBody(access_token=access_token, refresh_token=refresh_token, scope=scope)
+    grant, client_id, scope = granted.grant, caller.client.client_id, " ".join(granted.scopes)
+    body = TokenBody(
+        access_token=sign(Claims(grant.subject, grant=grant.public_id, client=client_id, scope=scope)),
+        refresh_token=granted.refresh_token,
+        scope=scope,
+    )
     return JSONResponse(body.model_dump(exclude_none=True), headers=NOT_KEPT)
 
 
-_Granted = tuple[Grant, str | None] | None
-"""A grant and its next refresh token; a client that acts for itself has none, and asks again."""
+class _Granted(NamedTuple):
+    """What the next access token is of."""
+
+    grant: Grant
+    refresh_token: str | None
+    """The next one; a client that acts for itself has none, and asks again."""
+    scopes: list[str]
+    """Of this access token; the next one may be for all that was granted again."""
 
 
-async def _with_code(request: Request, connection: Connection, caller: _Caller) -> _Granted:
+async def _with_code(request: Request, connection: Connection, caller: _Caller) -> _Granted | None:
     grant = await grants.use_code(
         connection,
         caller.sent("code"),
         client_id=caller.client.id,
         redirect_uri=caller.sent("redirect_uri"),
         verifier=caller.sent("code_verifier"),
+        who=caller.principal,
     )
-    return (grant, await refresh_tokens.make(connection, grant_id=grant.id)) if grant else None
+    if grant is None:
+        return None
+    return _Granted(grant, await refresh_tokens.make(connection, grant_id=grant.id), grant.permissions)
 
 
-async def _with_refresh_token(request: Request, connection: Connection, caller: _Caller) -> _Granted:
-    granted = await grants.use_refresh_token(
+async def _with_refresh_token(request: Request, connection: Connection, caller: _Caller) -> _Granted | None:
+    used = await grants.use_refresh_token(
         connection,
         request.app.state.sealer,
         caller.sent("refresh_token"),
         client_id=caller.client.id,
         used_by=fingerprint(request),
+        who=caller.principal,
     )
-    if granted and not set(scopes_of(caller.form.get("scope", ""))) <= set(granted[0].permissions):
-        raise OAuthError("invalid_scope", "More is asked for than was granted.")
-    return granted
+    if used is None:
+        return None
+    grant, following = used
+    return _Granted(grant, following, scopes_of(caller.form.get("scope", ""), grant.permissions))
 
 
 async def _with_credentials(request: Request, connection: Connection, caller: _Caller) -> _Granted:
     client = caller.client
     if not client.is_confidential:
         raise OAuthError("unauthorized_client", "A client without a secret can't act for itself.")
-    wanted = scopes_of(caller.form.get("scope", "")) or client.permissions
-    if not set(wanted) <= set(client.permissions):
-        raise OAuthError("invalid_scope", "The client may ask for less.")
-    return await grants.give(connection, client.id, client.organization_id, None, wanted), None
+    scopes = scopes_of(caller.form.get("scope", ""), client.permissions)
+    grant = await grants.give(connection, client.id, client.organization_id, None, scopes)
+    return _Granted(grant, None, scopes)
 
 
 _GRANT_TYPES = {
@@ -176,13 +217,29 @@ _GRANT_TYPES = {
     openapi_extra=documented_form(["token"], token={}, token_type_hint={}, client_id={}, client_secret={}),
 )
 async def revoke(request: Request) -> dict[str, Any]:
-    """The whole grant ends, whichever of its tokens it is. A token that is none is none any more: 200."""
+    """The whole grant ends, whichever of its tokens it is, used or expired, too. One that is none ends nothing: 200."""
     caller = await _caller(request)
+    token = caller.sent("token")
+    signed = await _signed(request, token)
     async with transaction(request.app.state.pool) as connection:
-        grant = await _grant_of(request, connection, caller)
+        if signed is not None:
+            grant = await grants.by_public_id(connection, signed.claims.grant, caller.client.id)
+        else:
+            grant = await grants.by_refresh_token(connection, token, caller.client.id, even_used=True)
         if grant is not None:
-            await grants.end(connection, grant.id)
+            await grants.end(connection, grant, caller.principal, "revoked")
     return {}
+
+
+async def _signed(request: Request, token: str) -> Signed | None:
+    """What an access token says; None for what is none. It is read before there is a transaction."""
+    if not access_tokens.has_shape(token):
+        return None
+    try:
+        signed: Signed = await request.app.state.access_tokens.signed(token)
+    except InvalidToken:
+        return None
+    return signed
 
 
 @router.post(
@@ -197,30 +254,35 @@ async def introspect(request: Request) -> Response:
     caller = await _caller(request)
     if not caller.client.is_confidential:
         raise OAuthError("invalid_client", "This is for clients with a secret.", status=401)
-    async with transaction(request.app.state.pool) as connection:
-        grant = await _grant_of(request, connection, caller)
-    body = IntrospectionBody(active=False)
-    if grant is not None:
-        body = IntrospectionBody(
-            active=True,
-            scope=" ".join(grant.permissions),
-            client_id=caller.client.client_id,
-            sub=ids.shown("user", grant.user) if grant.user else caller.client.client_id,
-            iss=request.app.state.settings.api_url,
-            aud=access_tokens.AUDIENCE,
-            exp=int(grant.expires_at.timestamp()),
-            token_type="Bearer",  # noqa: S106
-        )
-    return JSONResponse(body.model_dump(exclude_none=True), headers=NOT_KEPT)
-
-
-async def _grant_of(request: Request, connection: Connection, caller: _Caller) -> Grant | None:
-    """The living grant that a token of this client is of."""
     token = caller.sent("token")
-    if not access_tokens.has_shape(token):
-        return await grants.by_refresh_token(connection, token, caller.client.id)
-    try:
-        claims = await request.app.state.access_tokens.read(token)
-    except InvalidToken:
-        return None
-    return await grants.by_public_id(connection, claims.grant, caller.client.id)
+    signed = await _signed(request, token)
+    async with transaction(request.app.state.pool) as connection:
+        if signed is not None:
+            grant = await grants.by_public_id(connection, signed.claims.grant, caller.client.id)
+        else:
+            grant = await grants.by_refresh_token(connection, token, caller.client.id)
+    told = _told(caller.client, grant, signed, request.app.state.settings.api_url)
+    return JSONResponse(told.model_dump(exclude_none=True), headers=NOT_KEPT)
+
+
+def _told(client: Client, grant: Grant | None, signed: Signed | None, issuer: str) -> IntrospectionBody:
+    """What a living grant tells of its access token, or of the refresh token that was shown instead."""
+    if grant is None or (signed is not None and signed.is_over):
+        return IntrospectionBody(active=False)
+    told = IntrospectionBody(
+        active=True,
+        scope=" ".join(grant.permissions),
+        client_id=client.client_id,
+        sub=grant.subject,
+        iss=issuer,
+        exp=int(grant.expires_at.timestamp()),
+    )
+    if signed is None:
+        return told
+    of_access_token = {
+        "scope": signed.claims.scope,
+        "exp": signed.expires_at,
+        "aud": access_tokens.AUDIENCE,
+        "token_type": "Bearer",
+    }
+    return told.model_copy(update=of_access_token)
