@@ -11,9 +11,10 @@ from admin import database, mail
 from admin.http import idempotency
 from admin.identity import letters, mailed_tokens, sessions
 from admin.identity.oauth import grants
-from admin.links import publish
+from admin.links import links, publish
 from admin.settings import AdminSettings
 from admin.stats import ingest, sources
+from admin.stats.recount import Recount
 from shared.redis import LOST, Redis, RedisError, open_redis
 from shared.settings import SettingsError
 from shared.tasks import end
@@ -43,6 +44,7 @@ async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
         loops = [
             asyncio.create_task(_keep_doing("publication", lambda: _publish(settings.database(), redis))),
             asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings, redis))),
+            asyncio.create_task(_keep_doing("recount", lambda: _recount(settings.database(), redis))),
             asyncio.create_task(_keep_doing("mail", lambda: _send_mail(settings))),
             asyncio.create_task(_keep_doing("clearing", lambda: _clear(settings.database()))),
         ]
@@ -108,6 +110,18 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
         connection.terminate()
 
 
+async def _recount(database_url: str, redis: Redis) -> None:
+    """Count the uses of links again that Redis does not know."""
+    connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
+    try:
+        recount = Recount()
+        while True:
+            await recount.step(connection, redis)
+            await asyncio.sleep(_IDLE_S)
+    finally:
+        connection.terminate()
+
+
 async def _send_mail(settings: AdminSettings) -> None:
     """Write the mail that was asked for, and send what is written, or give it up."""
     sealer = settings.sealer()
@@ -125,7 +139,7 @@ async def _clear(database_url: str) -> None:
     """Remove what is over and nobody may ask for again; then wait for the next time."""
     connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
     try:
-        for clear in (idempotency.clear, sessions.clear, grants.clear, mailed_tokens.clear):
+        for clear in (idempotency.clear, sessions.clear, grants.clear, mailed_tokens.clear, links.clear):
             await clear(connection)
     finally:
         connection.terminate()

@@ -103,8 +103,8 @@ class Lookup:
         if address in self._absent:
             self.hits += 1
             return None
-        entry = await self._once(address.key, lambda: self._ask(address))
-        return entry
+        asked: Entry | None = await self._once(address.key, lambda: self._ask(address))
+        return asked
 
     def remembered(self, address: Address) -> Entry | None:
         """The entry at an address, if memory holds it."""

@@ -23,17 +23,14 @@ _TOLD = [name for name in links.CHANGEABLE if name not in ("last_part", "passwor
 
 async def create(connection: Connection, caller: Principal, wanted: Sequence[Link]) -> list[Link | ApiError]:
     """The links that were made, and why others were not."""
-    refusals = await drafts.refusals(connection, caller.organization_id, wanted)
-    accepted = [link for link, wrong in zip(wanted, refusals, strict=True) if not wrong]
-    made = iter(await links.create_many(connection, accepted))
+    checked = await drafts.settled(connection, caller.organization_id, wanted)
+    made = iter(await links.create_many(connection, [link for link, wrong in checked if not wrong]))
     done: list[Link | ApiError] = []
-    for link, wrong in zip(wanted, refusals, strict=True):
+    for link, wrong in checked:
         if wrong:
             done.append(Invalid(details=wrong))
-        elif (new := next(made)) is not None:
-            done.append(new)
         else:
-            done.append(AlreadyExists(await links.why_taken(connection, link)))
+            done.append(next(made) or AlreadyExists(await links.why_taken(connection, link)))
     created = [link for link in done if isinstance(link, Link)]
     await audit.record_many(connection, caller, "link.created", [(link.public_id, told(link)) for link in created])
     return done
@@ -42,8 +39,10 @@ async def create(connection: Connection, caller: Principal, wanted: Sequence[Lin
 async def change(connection: Connection, caller: Principal, link: Link, change: LinkChange) -> Link:
     """Change a link that was read with `lock`. Raises `Invalid`, `AlreadyExists`."""
     wanted = await drafts.changed(link, change)
-    if (wanted.hostname, wanted.destinations) != (link.hostname, link.destinations):
-        await drafts.check(connection, wanted)
+    if (wanted.address, wanted.destinations) != (link.address, link.destinations):
+        [(wanted, wrong)] = await drafts.settled(connection, caller.organization_id, [wanted])
+        if wrong:
+            raise Invalid(details=wrong)
     changed = await links.update(connection, link, wanted)
     await audit.record(
         connection, caller, "link.changed", link.public_id, **told(changed), changes=_differences(link, changed)

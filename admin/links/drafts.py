@@ -12,10 +12,12 @@ import argon2
 
 from admin.database import Connection
 from admin.errors import Detail, Invalid
-from admin.links import domains
+from admin.links import domains, policies
 from admin.links.destinations import hostname_of
 from admin.links.fields import LinkChange, NewLink
-from admin.links.links import Link
+from admin.links.links import Link, random_path
+from admin.links.policies import Policy
+from shared.links import is_reserved
 
 # OWASP's recommendation with the least memory: an edge worker verifies, one at a time, beside its redirects.
 _hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -41,36 +43,45 @@ async def changed(link: Link, change: LinkChange) -> Link:
     return _numbered(_agreed(link._replace(**await _columns(sent, known))))
 
 
-async def refusals(connection: Connection, organization_id: int, drafts: Sequence[Link]) -> list[list[Detail]]:
-    """What speaks against each of them: a host of others, or a destination that would lead in circles."""
+async def settled(
+    connection: Connection, organization_id: int, drafts: Sequence[Link]
+) -> list[tuple[Link, list[Detail]]]:
+    """Each with its path as its host writes it, and with what speaks against it.
+
+    Until the transaction ends nobody changes the policy of these hosts, nor whose they are.
+    """
     hostnames = {link.hostname for link in drafts}
-    targets = {hostname_of(destination) for link in drafts for _, destination in link.destinations}
     usable = {name for name in sorted(hostnames) if await domains.claim(connection, organization_id, name)}
+    policies_of = await policies.held(connection, sorted(hostnames))
+    targets = {hostname_of(destination) for link in drafts for _, destination in link.destinations}
     own = {name for name in targets if name in hostnames or await domains.is_own(connection, organization_id, name)}
-    return [_refusals(link, usable, own) for link in drafts]
+    normal = [link._replace(path=_path(link, policies_of.get(link.hostname, Policy()))) for link in drafts]
+    return [(link, _refusals(link, usable, own)) for link in normal]
 
 
-async def check(connection: Connection, link: Link) -> None:
-    """Raises `Invalid` when there may be no such link."""
-    [found] = await refusals(connection, link.organization_id, [link])
-    if found:
-        raise Invalid(details=found)
+def _path(link: Link, policy: Policy) -> str:
+    """Empty where it is for links.py to find a free one, which knows no policies."""
+    path = link.path or (random_path() if policy.folds_case else "")
+    return policy.normal(path) if path else ""
+
+
+def _refusals(link: Link, usable: set[str], own: set[str]) -> list[Detail]:
+    found = []
+    if link.hostname not in usable:
+        found.append(Detail("hostname", "This hostname belongs to another organization."))
+    if is_reserved(link.path):
+        found.append(Detail("path", "This path is reserved on every host."))
+    found += [
+        Detail(field, "A destination can't be on a host that serves your short links.")
+        for field, destination in link.destinations
+        if hostname_of(destination) in own
+    ]
+    return found
 
 
 def warnings(link: Link) -> list[str]:
     """What its owner should know of a link that is accepted as it is."""
     return [_REPEATS_UNSEEN.format(link.redirect_status)] if link.redirect_status in (301, 308) else []
-
-
-def _refusals(link: Link, usable: set[str], own: set[str]) -> list[Detail]:
-    found = [
-        Detail(field, "A destination can't be on a host that serves your short links.")
-        for field, destination in link.destinations
-        if hostname_of(destination) in own
-    ]
-    if link.hostname not in usable:
-        found.insert(0, Detail("hostname", "This hostname belongs to another organization."))
-    return found
 
 
 async def _columns(fields: dict[str, Any], known: set[int]) -> dict[str, Any]:

@@ -21,14 +21,17 @@ _NOT_IN_PATHS = {"?": "%3F", "#": "%23", "\\": "%5C"}
 
 
 def normal_link_path(text: str) -> str:
-    """The normal form of a path that a link may have; the slash at its begin may be missing. Raises ValueError."""
+    """The normal form of a path that a link may have; the slash at its begin may be missing. Raises ValueError.
+
+    One at its end stays: the policy of the host says what it means.
+    """
     if not text.startswith("/"):
         text = "/" + text
     plain(text)
     for character, escape in _NOT_IN_PATHS.items():
         if character in text:
             raise ValueError(f"A path must not contain {character}; write {escape} if it is meant.")
-    path = normal_path(text.encode())
+    path = normal_path(text.encode(), keeps_slash=True)
     if "%00" in path:
         raise ValueError("A path must not contain control characters.")
     if len(path) > MAX_PATH_LENGTH:

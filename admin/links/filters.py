@@ -7,7 +7,7 @@ from admin.http.fields import plain
 from admin.http.lists import Values, one_of
 from admin.links.destinations import normal_destination
 from admin.links.fields import normal_link_path
-from shared.links import normal_hostname
+from shared.links import normal_hostname, normal_path
 
 _YES_OR_NO = one_of("true", "false")
 
@@ -20,7 +20,9 @@ def _searched(text: str) -> str:
 
 FILTERS = {
     "hostname": Values(normal_hostname, {"type": "string", "examples": ["go.example.com"]}),
-    "path": Values(normal_link_path, {"type": "string", "examples": ["/spring"]}),
+    "path": Values(
+        lambda text: normal_path(normal_link_path(text).encode()), {"type": "string", "examples": ["/spring"]}
+    ),
     "destination": Values(normal_destination, {"type": "string", "examples": ["https://example.com/"]}),
     "title": Values(plain, {"type": "string", "examples": ["Spring"]}),
     "tag": Values(plain, {"type": "string", "examples": ["spring"]}),

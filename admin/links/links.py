@@ -72,6 +72,8 @@ class Link(NamedTuple):
     updated_at: datetime = datetime.min
     reported_at: datetime | None = None
     deleted_at: datetime | None = None
+    was_limited: bool = False
+    """It has a click limit, or had one."""
     clicks: int = 0
     """Stored so far."""
     uses: int = 0
@@ -138,6 +140,7 @@ _COLUMNS = ", ".join(
         "updated_at",
         "reported_at",
         "deleted_at",
+        "was_limited",
         "coalesce((select total from link_counts where link_id = links.id), 0) as clicks",
         "coalesce((select uses from link_counts where link_id = links.id), 0) as uses",
     ]
@@ -257,13 +260,13 @@ async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link 
     named = [link._replace(public_id=ids.new_id()) for link in new]
     waiting = named
     for _ in range(_RANDOM_TRIES):
-        tried = [link if link.path else link._replace(path=_random_path()) for link in waiting]
+        tried = [link if link.path else link._replace(path=random_path()) for link in waiting]
         await lock(connection, [link.address for link in tried])
         rows = await connection.fetch(
             f"""
             /* links.create_many */
-            insert into links ({", ".join(_CREATED)}, version, created_at, updated_at)
-            select {", ".join(_CREATED)}, nextval('versions'),
+            insert into links ({", ".join(_CREATED)}, was_limited, version, created_at, updated_at)
+            select {", ".join(_CREATED)}, click_limit is not null, nextval('versions'),
                    date_trunc('milliseconds', now()), date_trunc('milliseconds', now())
               from jsonb_to_recordset($1) as new ({_declared(_CREATED)})
             on conflict do nothing
@@ -305,12 +308,14 @@ async def update(connection: Connection, link: Link, wanted: Link) -> Link:
                 /* links.update */
                 update links
                    set ({columns}) = (select {columns} from jsonb_to_recordset($2) as wanted ({_declared(CHANGEABLE)})),
+                       was_limited = was_limited or $3,
                        version = nextval('versions'),
                        updated_at = greatest(date_trunc('milliseconds', now()), updated_at + interval '1 millisecond')
                  where id = $1
                 returning {_COLUMNS}""",  # noqa: S608
                 link.id,
                 _records([wanted], CHANGEABLE),
+                wanted.click_limit is not None,
             )
     except asyncpg.UniqueViolationError as error:
         raise AlreadyExists(await why_taken(connection, wanted)) from error
@@ -381,5 +386,6 @@ def _records(links: Sequence[Link], types: dict[str, str]) -> str:
     return orjson.dumps([{name: getattr(link, name) for name in types} for link in links]).decode()
 
 
-def _random_path() -> str:
+def random_path() -> str:
+    """For a link whose path nobody chose."""
     return "/" + "".join(secrets.choice(PATH_ALPHABET) for _ in range(PATH_LENGTH))

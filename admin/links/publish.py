@@ -15,18 +15,30 @@ Rules of this file:
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
 import asyncpg
 
 from admin.database import AWAY, Connection
-from admin.links import links
+from admin.links import domains, links, uses
 from admin.links.entries import COLUMNS, entry_of
 from shared.entries import Entry
-from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Marker, Published
+from shared.links import (
+    CHANGES_COUNTER,
+    CHANGES_STREAM,
+    HOST_PREFIX,
+    MARKER_KEY,
+    Address,
+    Marker,
+    Published,
+    PublishedHost,
+    host_key,
+)
 from shared.redis import LOST, Redis, RedisError, epoch_now, run_id
 
 log = logging.getLogger(__name__)
+
+_Value = Published | PublishedHost
 
 NOW_S = 0.1
 """How long a request may spend on publishing its own change."""
@@ -72,8 +84,12 @@ class Publisher:
         self._redis = redis
         self._patient_until = 0.0
 
-    async def now(self, connection: Connection, addresses: Iterable[Address]) -> None:
-        """Never fails, because the change is made: what can't be published in time is left to the worker.
+    async def now(
+        self, connection: Connection, addresses: Iterable[Address], *, first_limited: Collection[int] = ()
+    ) -> None:
+        """Also begins the counts of links that have a click limit for the first time.
+
+        Never fails, because the change is made: what can't be published in time is left to the worker.
 
         After a failure it leaves everything to the worker for `PATIENCE_S`: requests that all wait for a Redis that
         does not answer would use up the connections to Postgres.
@@ -83,6 +99,7 @@ class Publisher:
             return
         try:
             async with asyncio.timeout(NOW_S):
+                await uses.begin(self._redis, first_limited)
                 await step(connection, self._redis, list(addresses))
         except (*LOST, RedisError, *AWAY, asyncpg.InterfaceError) as error:
             log.warning("publication is left to the worker: %r", error)
@@ -105,13 +122,20 @@ async def step(connection: Connection, redis: Redis, addresses: Sequence[Address
         for mark in marks:
             address = Address(mark["hostname"], mark["path"])
             versions[address] = max(versions.get(address, 0), mark["version"])
-        entries = await _living_at(connection, list(versions))
-        await _write(
-            redis,
-            [(address, Published(version, entries.get(address))) for address, version in versions.items()],
-            announce=True,
-        )
+        await _write(redis, await _published(connection, versions), announce=True)
     return len(marks)
+
+
+async def _published(connection: Connection, versions: Mapping[Address, int]) -> list[tuple[str, _Value]]:
+    """What is to be written for these marks. One without a path is of the host itself."""
+    entries = await _living_at(connection, [address for address in versions if address.path])
+    hosts = await domains.host_entries(connection, [address.hostname for address in versions if not address.path])
+    return [
+        (address.key, Published(version, entries.get(address)))
+        if address.path
+        else (host_key(address.hostname), PublishedHost(version, hosts.get(address.hostname)))
+        for address, version in versions.items()
+    ]
 
 
 async def _take(connection: Connection) -> list[asyncpg.Record]:
@@ -149,12 +173,13 @@ async def _living_at(connection: Connection, addresses: Sequence[Address]) -> di
     return {Address(row["hostname"], row["path"]): entry_of(row) for row in rows}
 
 
-async def _write(redis: Redis, changes: Sequence[tuple[Address, Published]], *, announce: bool) -> None:
+async def _write(redis: Redis, changes: Sequence[tuple[str, _Value]], *, announce: bool) -> None:
+    """Write values under their keys."""
     script = redis.register_script(_WRITE)
     writing = redis.pipeline(transaction=False)
-    for address, published in changes:
+    for key, published in changes:
         await script(
-            keys=[address.key, CHANGES_STREAM, CHANGES_COUNTER],
+            keys=[key, CHANGES_STREAM, CHANGES_COUNTER],
             args=[
                 published.version,
                 published.to_bytes(),
@@ -195,6 +220,7 @@ async def _try_rebuild_lock(connection: Connection) -> bool:
 async def _rebuild(connection: Connection, redis: Redis) -> bool:
     token, run = secrets.token_hex(8), run_id(await redis.info("server"))
     await redis.set(_REBUILD_KEY, token)
+    await _write_hosts(connection, redis)  # first: they say how links are looked up
     count = await _write_all(connection, redis)
     strays = await _mark_strays(connection, redis)
     while await step(connection, redis):
@@ -219,23 +245,54 @@ async def _write_all(connection: Connection, redis: Redis) -> int:
         )
         if not rows:
             return count
-        changes = [(Address(row["hostname"], row["path"]), Published(row["version"], entry_of(row))) for row in rows]
+        changes = [
+            (Address(row["hostname"], row["path"]).key, Published(row["version"], entry_of(row))) for row in rows
+        ]
         await _write(redis, changes, announce=False)
         count, last = count + len(rows), rows[-1]["id"]
 
 
+async def _write_hosts(connection: Connection, redis: Redis) -> None:
+    last = ""
+    while rows := await connection.fetch(
+        """
+        /* publish.write_hosts */
+        select hostname, version from domains where hostname > $1 order by hostname limit $2""",
+        last,
+        _PAGE,
+    ):
+        hosts = await domains.host_entries(connection, [row["hostname"] for row in rows])
+        changes = [
+            (host_key(row["hostname"]), PublishedHost(row["version"], hosts.get(row["hostname"]))) for row in rows
+        ]
+        await _write(redis, changes, announce=False)
+        last = rows[-1]["hostname"]
+
+
 async def _mark_strays(connection: Connection, redis: Redis) -> int:
-    """Mark the addresses that Redis knows and Postgres does not: it may have come back with an older state."""
-    count, cursor = 0, 0
-    while True:
-        cursor, keys = await redis.scan(cursor, match="link:*", count=_PAGE)
-        addresses = [Address.of_key(key.decode()) for key in keys]  # type: ignore[union-attr]
+    """Mark what Redis knows and Postgres does not: it may have come back with an older state."""
+    count = 0
+    async for keys in _scanned(redis, "link:*"):
+        addresses = [Address.of_key(key) for key in keys]
         living = await _living_at(connection, addresses)
-        for address in addresses:
-            if address not in living:
-                async with connection.transaction():
-                    await links.lock(connection, [address])
-                    await links.mark(connection, [address])
-                count += 1
-        if cursor == 0:
-            return count
+        count += await _mark(connection, [address for address in addresses if address not in living])
+    async for keys in _scanned(redis, f"{HOST_PREFIX}*"):
+        hostnames = [key.removeprefix(HOST_PREFIX) for key in keys]
+        hosts = await domains.host_entries(connection, hostnames)
+        count += await _mark(connection, [Address(name, "") for name in hostnames if name not in hosts])
+    return count
+
+
+async def _mark(connection: Connection, addresses: Sequence[Address]) -> int:
+    for address in addresses:
+        async with connection.transaction():
+            await links.lock(connection, [address])
+            await links.mark(connection, [address])
+    return len(addresses)
+
+
+async def _scanned(redis: Redis, pattern: str) -> AsyncIterator[list[str]]:
+    cursor = -1
+    while cursor:
+        cursor, keys = await redis.scan(max(cursor, 0), match=pattern, count=_PAGE)
+        yield [key.decode() for key in keys]  # type: ignore[union-attr]

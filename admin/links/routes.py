@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from starlette.requests import Request
 
 from admin import database, errors
-from admin.database import transaction
+from admin.database import Connection, transaction
 from admin.errors import ApiError, Invalid
 from admin.http import ids
 from admin.http.answers import Answer, Instant, ListAnswer, Wire, answer, documented, list_answer
@@ -55,6 +55,13 @@ async def _wanted(request: Request, caller: Principal, new: NewLink) -> Link:
     return await drafts.draft(caller.organization_id, caller.owner_id, new, default_hostname=hostname)
 
 
+async def _publish(request: Request, connection: Connection, before: Link | None, after: Link) -> None:
+    """Publish a link as it is now, and what is left where it was."""
+    addresses = {after.address, *([before.address] if before else [])}
+    is_first = after.was_limited and not (before and before.was_limited)
+    await request.app.state.publisher.now(connection, addresses, first_limited=[after.id] if is_first else [])
+
+
 def _is_purge(request: Request) -> bool:
     text = request.query_params.get("purge", "false")
     if text not in ("true", "false"):
@@ -96,7 +103,7 @@ async def create_link(request: Request, caller: LinkWriter, once: Once, new: Sen
                 raise link
             made = link_answer(request, link)
             await once.keep(connection, made)
-        await request.app.state.publisher.now(connection, [link.address])
+        await _publish(request, connection, None, link)
     return made
 
 
@@ -122,7 +129,7 @@ async def put_link(request: Request, response: Response, caller: LinkWriter, new
     async with database.connection(request.app.state.pool) as connection:
         async with connection.transaction():
             before, link = await changes.put(connection, caller, wanted, change)
-        await request.app.state.publisher.now(connection, {link.address, *([before.address] if before else [])})
+        await _publish(request, connection, before, link)
     response.status_code = 200 if before else 201
     return link_answer(request, link)
 
@@ -153,7 +160,7 @@ async def change_link(request: Request, caller: LinkWriter, link_id: str, change
         async with connection.transaction():
             link = await links.get(connection, caller.organization_id, link_id, lock=True)
             changed = await changes.change(connection, caller, link, change)
-        await request.app.state.publisher.now(connection, {link.address, changed.address})
+        await _publish(request, connection, link, changed)
     return link_answer(request, changed)
 
 

@@ -77,7 +77,7 @@ async def test_a_slow_publisher_cannot_bring_an_old_state_back(
     await publish.step(connection, redis)
     new = await redis.get(ADDRESS.key)
     assert isinstance(old, bytes)
-    await publish._write(redis, [(ADDRESS, Published.from_bytes(old))], announce=True)
+    await publish._write(redis, [(ADDRESS.key, Published.from_bytes(old))], announce=True)
     assert await redis.get(ADDRESS.key) == new
     assert len(await numbers(redis)) == 2
 
@@ -94,7 +94,7 @@ async def test_nor_a_link_that_was_deleted(connection: Connection, redis: Redis,
     assert tombstone.entry is None
     assert 0 < await redis.ttl(ADDRESS.key) <= 600
     assert isinstance(old, bytes)
-    await publish._write(redis, [(ADDRESS, Published.from_bytes(old))], announce=True)
+    await publish._write(redis, [(ADDRESS.key, Published.from_bytes(old))], announce=True)
     assert (await held(redis)) == tombstone
     await new_link(connection, organization_id, to="https://again.example/")
     await publish.step(connection, redis)

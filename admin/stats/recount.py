@@ -1,0 +1,81 @@
+"""The recount: how often links with a click limit were used, when Redis does not know (any more).
+
+Rules of this file:
+
+1. While Redis has no count of a link, no edge grants a use of it (edge/uses.py). So the uses there are, are in the
+   records of edges: stored already, or still on their disks.
+2. What was granted is recorded within `_SETTLE_S`. A recount therefore waits so long, then for a newer report of each
+   spool, and until Postgres has as many records of it as that report tells. Then what is stored is all there is.
+3. A spool of which nobody says anything holds a recount up until it is taken for lost (`LINKWIRE_SPOOL_SILENCE_S`):
+   the link would rather lead nowhere than too often.
+"""
+
+import logging
+import time
+
+from admin.database import Connection
+from admin.stats.sources import reported
+from shared.links import UNCOUNTED_KEY, uses_key
+from shared.redis import Redis, run_id
+
+log = logging.getLogger(__name__)
+
+_SETTLE_S = 1.0
+"""An edge gives up a grant after a fifth of it."""
+
+
+class Recount:
+    """One round after another; each is for the links that were asked for before it began."""
+
+    def __init__(self) -> None:
+        self._begun_at = 0.0
+        self._links: frozenset[int] = frozenset()
+        self._before: dict[str, int] | None = None
+        """When each spool had last been reported, once the round has settled; by the clock of its machine."""
+
+    async def step(self, connection: Connection, redis: Redis) -> int:
+        """Go on with the round; how many links have their count again. Raises when Redis or Postgres is away."""
+        if not self._links:
+            self._links = frozenset(int(link_id) for link_id in await redis.smembers(UNCOUNTED_KEY))
+            self._begun_at, self._before = time.monotonic(), None
+            return 0
+        reports = await reported(redis)
+        if self._before is None:
+            if time.monotonic() - self._begun_at >= _SETTLE_S:
+                self._before = {spool: report.at_ms for spool, report in reports.items()}
+            return 0
+        rows = await connection.fetch(
+            """
+            /* recount.step */
+            select spool_id, position, closed_at is null as is_open from click_sources
+             where closed_at is null or spool_id = any($1::text[])""",
+            list(reports),
+        )
+        positions = {row["spool_id"]: row["position"] for row in rows}
+        waited_for = {row["spool_id"] for row in rows if row["is_open"]}
+        closed = positions.keys() - waited_for
+        for spool in (waited_for | reports.keys()) - closed:
+            report = reports.get(spool)
+            if report is None or report.at_ms <= self._before.get(spool, 0):
+                return 0
+            if positions.get(spool, 0) < report.recorded:
+                return 0
+        return await self._finish(connection, redis)
+
+    async def _finish(self, connection: Connection, redis: Redis) -> int:
+        rows = await connection.fetch(
+            """
+            /* recount.finish */
+            select id, coalesce(uses, 0) as uses from unnest($1::bigint[]) as id
+              left join link_counts on link_id = id""",
+            list(self._links),
+        )
+        run = run_id(await redis.info("server"))
+        writing = redis.pipeline(transaction=True)
+        for row in rows:
+            writing.set(uses_key(run, row["id"]), row["uses"], nx=True)
+        writing.srem(UNCOUNTED_KEY, *self._links)
+        await writing.execute()
+        log.info("counted the uses of %d links again", len(rows))
+        self._links = frozenset()
+        return len(rows)
