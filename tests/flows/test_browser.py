@@ -4,6 +4,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -70,4 +71,31 @@ def test_the_documentation_can_be_read(house: House, browser: Browser) -> None:
     page.goto(house.admin_url + "/docs")
     page.get_by_text("Create a link").wait_for()
     assert [url for url in asked if not url.startswith((house.admin_url, "data:"))] == []
+    page.close()
+
+
+def test_an_app_is_let_in_with_enter(house: House, browser: Browser, destination: str, tmp_path: Path) -> None:
+    app = {"name": "An app", "redirectUris": ["http://127.0.0.1/page"], "permissions": ["links:read"]}
+    with house.api() as api:
+        client_id = api.post("/oauth/clients", json=app).json()["data"]["id"]
+    asked = {
+        "response_type": "code",
+        "client_id": client_id,
+        "redirect_uri": destination,  # on another port than the registered one
+        "code_challenge": "c" * 43,
+        "code_challenge_method": "S256",
+    }
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{house.admin_url}/v1/oauth/authorize?{urlencode(asked)}")
+    page.screenshot(path=tmp_path / "log-in.png")
+    page.fill("#email", house.credentials["email"])
+    page.fill("#password", house.credentials["password"])
+    page.press("#password", "Enter")
+    page.get_by_text("It will act for").wait_for()
+    page.screenshot(path=tmp_path / "consent.png")
+    yes, no = [page.get_by_role("button", name=name).bounding_box() for name in ("Allow", "No")]
+    assert yes and no and no["x"] < yes["x"] and no["y"] == yes["y"]
+    page.get_by_role("button", name="Allow").click()
+    page.get_by_text("You have arrived").wait_for()
+    assert page.url.startswith(f"{destination}?code=lac_")
     page.close()
