@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from admin import database
 from admin.errors import Unavailable
+from admin.fetch import Fetcher, resolver
 from admin.http.answers import install_error_answers
 from admin.http.idempotency import HEADER, REPLAYED, Replayed, replayed
 from admin.http.limits import Limits, Standing, headers
@@ -23,9 +24,10 @@ from admin.identity.oauth import authorize, tokens
 from admin.identity.oauth import routes as oauth
 from admin.identity.oauth.messages import OAuthError, oauth_error
 from admin.identity.principal import Gate
-from admin.links import qr_routes
+from admin.links import domain_routes, qr_routes
 from admin.links import routes as links
 from admin.links.publish import Publisher
+from admin.links.verification import Verifier
 from admin.settings import AdminSettings
 from admin.stats import routes as stats
 from shared.redis import LOST, Redis, RedisError, open_redis
@@ -34,6 +36,7 @@ _PREFIXES = ("/v1", "/api/v1")
 _ROUTERS = (
     links.router,
     qr_routes.router,
+    domain_routes.router,
     stats.router,
     auth.router,
     account.router,
@@ -61,6 +64,8 @@ def build(settings: AdminSettings) -> FastAPI:
         tokens = app.state.access_tokens = AccessTokens(pool, app.state.sealer, settings.api_url)
         app.state.gate = Gate(pool, limits, tokens, settings.enterprise_per_minute)
         app.state.publisher = Publisher(redis)
+        names = resolver(settings.name_server)
+        app.state.verifier = Verifier(names, Fetcher(names, settings.reachable_networks or ()))
         yield
         pool.terminate()
         await redis.aclose()
@@ -90,6 +95,7 @@ def build(settings: AdminSettings) -> FastAPI:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
     app.add_route("/.well-known/jwks.json", _jwks)
     app.add_route("/.well-known/oauth-authorization-server", oauth.metadata)
+    app.add_route("/ask", domain_routes.ask)
     app.add_route("/healthz", _healthz)
     app.add_route("/readyz", _readyz)
     return app

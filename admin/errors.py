@@ -21,6 +21,7 @@ ApiError
 ├── PayloadTooLarge          413  PAYLOAD_TOO_LARGE
 ├── IdempotencyKeyReused     422  IDEMPOTENCY_KEY_REUSED
 ├── MailNotConfigured        422  MAIL_NOT_CONFIGURED
+├── DomainNotVerified        422  DOMAIN_NOT_VERIFIED
 ├── RateLimited              429  RATE_LIMIT_EXCEEDED
 ├── InternalError            500  INTERNAL_ERROR
 └── Unavailable              503  SERVICE_UNAVAILABLE
@@ -219,6 +220,14 @@ class MailNotConfigured(ApiError):
     status = 422
     code = "MAIL_NOT_CONFIGURED"
     default = "This server sends no mail; its operator must set LINKWIRE_SMTP_URL."
+
+
+class DomainNotVerified(ApiError):
+    """Nothing shows that the host is the organization's; `details` says what was looked for, and found."""
+
+    status = 422
+    code = "DOMAIN_NOT_VERIFIED"
+    default = "Nothing shows yet that this hostname is yours."
 
 
 class RateLimited(ApiError):

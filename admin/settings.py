@@ -3,12 +3,14 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from admin.sealing import Sealer
 from shared.links import normal_hostname
 from shared.settings import CommonSettings, SettingsError, port, required, setting, switch, url, whole_number
+from shared.visitor import Networks, networks
 
 
 def _public_url(text: str) -> str:
@@ -33,6 +35,15 @@ def _origins(text: str) -> tuple[str, ...]:
         if parts.scheme not in ("http", "https") or origin.lower() != f"{parts.scheme}://{parts.netloc}".lower():
             raise ValueError(f"{origin} is no origin such as https://app.example")
     return origins
+
+
+def _name_server(text: str) -> tuple[str, int]:
+    """Its address and port; an IPv6 address with a port stands in brackets."""
+    parts = urlsplit(f"//[{text}]" if text.count(":") > 1 and "[" not in text else f"//{text}")
+    try:
+        return str(ip_address(parts.hostname or "")), parts.port or 53
+    except ValueError as error:
+        raise ValueError("it must look like 192.0.2.53 or 192.0.2.53:5353") from error
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,20 @@ class AdminSettings(CommonSettings):
         "invitation.",
         default="0",
         parse=switch,
+    )
+    name_server: tuple[str, int] | None = setting(
+        "LINKWIRE_DNS_SERVER",
+        "Address, and port if it is not 53, of the name server that is asked when a domain is verified or a destination "
+        "is looked at. Unset: the system's.",
+        default=None,
+        parse=_name_server,
+    )
+    reachable_networks: Networks | None = setting(
+        "LINKWIRE_REACHABLE_NETWORKS",
+        "Comma-separated addresses and CIDR ranges that are asked then though they are not public, such as those of an "
+        "intranet. Unset: only what is on the public internet is.",
+        default=None,
+        parse=networks,
     )
     enterprise_per_minute: int = setting(
         "LINKWIRE_ENTERPRISE_PER_MINUTE",
@@ -170,6 +195,11 @@ class AdminSettings(CommonSettings):
     def public_url(self) -> str:
         """The default domain as people reach it: scheme, host and port."""
         return self.configured_public_url or f"http://localhost:{self.edge_port}"
+
+    @property
+    def api_hostname(self) -> str:
+        """The hostname of the API, which serves no links."""
+        return normal_hostname(urlsplit(self.api_url).hostname or "")
 
     @property
     def default_hostname(self) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from admin.database import Connection
 from tests.admin.conftest import PASSWORD, Api, made, member_of
+from tests.admin.hosts import hosts
 from tests.admin.oauth_apps import given
 from tests.admin.people import log_in, mailed_token, session_of
 from tests.admin.routes import ROUTES
@@ -38,7 +39,18 @@ async def everything(api: Api, connection: Connection) -> set[str]:
     link = (await use(owner, "POST", "/v1/links", {"destination": "https://example.com/"}))["data"]["id"]
     await use(owner, "PUT", "/v1/links/{link_id}", {"title": "a"}, link_id=link)
     await use(owner, "PATCH", "/v1/links/{link_id}", {"title": "b"}, link_id=link)
+    await use(owner, "PUT", "/v1/links", {"destination": "https://example.com/", "externalId": "crm-1"})
     await use(owner, "DELETE", "/v1/links/{link_id}", link_id=link)
+    await use(owner, "POST", "/v1/links/{link_id}/restore", {}, link_id=link)
+    await owner.delete(f"/v1/links/{link}?purge=true")
+    async with hosts() as there:
+        api.app.state.verifier = there.verifier()
+        domain = (await use(owner, "POST", "/v1/domains", {"hostname": "go.example.com"}))["data"]
+        record = domain["attributes"]["verification"]["txt"]
+        there.names.has(record["name"], "TXT", record["value"])
+        await use(owner, "POST", "/v1/domains/{domain_id}/verify", domain_id=domain["id"])
+    await use(owner, "PATCH", "/v1/domains/{domain_id}", {"caseSensitive": False}, domain_id=domain["id"])
+    await use(owner, "DELETE", "/v1/domains/{domain_id}", domain_id=domain["id"])
     key = (await use(owner, "POST", "/v1/api-keys", {"name": "CI"}))["data"]["id"]
     await use(owner, "POST", "/v1/api-keys/{key_id}/rotate", {}, key_id=key)
     await use(owner, "DELETE", "/v1/api-keys/{key_id}", key_id=key)
@@ -82,6 +94,12 @@ ACTIONS = {
     "link.created",
     "link.changed",
     "link.deleted",
+    "link.restored",
+    "link.purged",
+    "domain.created",
+    "domain.verified",
+    "domain.changed",
+    "domain.deleted",
     "api_key.created",
     "api_key.rotated",
     "api_key.revoked",

@@ -39,7 +39,14 @@ OPEN = {
 }
 UNKNOWN = {"link_id": "0123456789abcdef"}
 NOBODY = "//127.0.0.1:1"  # where nothing listens
-PREFIXES = {"key_id": "key", "user_id": "user", "invitation_id": "inv", "client_id": "client", "grant_id": "grant"}
+PREFIXES = {
+    "key_id": "key",
+    "user_id": "user",
+    "invitation_id": "inv",
+    "client_id": "client",
+    "domain_id": "dom",
+    "grant_id": "grant",
+}
 
 
 def unknown(route: Route) -> str:
@@ -104,8 +111,10 @@ async def theirs(api: Api, connection: Connection) -> dict[str, str]:
     key = (await api.one.api.get("/v1/api-keys")).json()["data"][0]["id"]
     link = await made(api.one.api, path="/mine")
     app = await api.one.api.post("/v1/oauth/clients", json={"name": "An app", "permissions": ["links:read"]})
+    domain = await api.one.api.post("/v1/domains", json={"hostname": "go.example.com"})
     return {
         "link_id": link["id"],
+        "domain_id": domain.json()["data"]["id"],
         "key_id": key,
         "user_id": ids.shown("user", api.one.owner.public_id),
         "invitation_id": invitation.json()["data"]["id"],
@@ -116,7 +125,16 @@ async def theirs(api: Api, connection: Connection) -> dict[str, str]:
 
 async def rows(connection: Connection) -> dict[str, Any]:
     """Everything that a route could change, but the time a key was used."""
-    tables = ("links", "memberships", "invitations", "organizations", "oauth_clients", "oauth_grants", "audit_log")
+    tables = (
+        "links",
+        "memberships",
+        "invitations",
+        "organizations",
+        "oauth_clients",
+        "oauth_grants",
+        "domains",
+        "audit_log",
+    )
     kept = {table: await connection.fetch(f"select * from {table} order by 1, 2") for table in tables}
     return {**kept, "keys": await connection.fetch("select id, name, expires_at, revoked_at from api_keys order by id")}
 
@@ -127,6 +145,7 @@ def bodies(route: Route) -> dict[str, Any]:
         "/v1/links/{link_id}": {"title": "stolen"},
         "/v1/members/{user_id}": {"role": "viewer"},
         "/v1/api-keys/{key_id}/rotate": {},
+        "/v1/domains/{domain_id}": {"rootUrl": "https://example.com/"},
     }[route.path]
 
 
@@ -148,7 +167,7 @@ async def test_what_is_others_or_unknown_is_not_found(api: Api, connection: Conn
 
 async def test_lists_show_what_is_ones_own(api: Api, connection: Connection) -> None:
     await theirs(api, connection)
-    for path in ("/v1/links", "/v1/invitations", "/v1/oauth/grants"):
+    for path in ("/v1/links", "/v1/invitations", "/v1/oauth/grants", "/v1/domains"):
         assert (await api.other.api.get(path)).json()["data"] == []
     for path, count in (("/v1/api-keys", 1), ("/v1/members", 1)):
         assert len((await api.other.api.get(path)).json()["data"]) == count
@@ -163,7 +182,7 @@ async def test_lists_show_what_is_ones_own(api: Api, connection: Connection) -> 
     [
         ("GET", "/v1/nothing", 404, "RESOURCE_NOT_FOUND"),
         ("GET", "/", 404, "RESOURCE_NOT_FOUND"),
-        ("PUT", "/v1/links", 405, "METHOD_NOT_ALLOWED"),
+        ("PATCH", "/v1/links", 405, "METHOD_NOT_ALLOWED"),
         ("POST", "/v1/links/0123456789abcdef", 405, "METHOD_NOT_ALLOWED"),
     ],
 )

@@ -15,6 +15,7 @@ from shared.links import (
     Marker,
     Published,
     address,
+    fold,
     is_reserved,
     normal_hostname,
     normal_path,
@@ -133,6 +134,33 @@ def test_what_a_browser_makes_of_a_path_has_the_same_normal_form(path: str) -> N
     assume(not path.endswith(" "))  # which is no part of a URL
     seen = can_ada.parse("http://go.example/" + path).pathname
     assert normal_path(seen.encode()) == normal_path(b"/" + path.encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "folded"),
+    [
+        pytest.param("/Spring/SALE", "/spring/sale", id="ASCII"),
+        pytest.param("/%C3%84-A", "/%C3%A4-a", id="what is escaped as UTF-8"),
+        pytest.param("/A%2FB%3F%25", "/a%2Fb%3F%25", id="escapes themselves stay in upper case"),
+        pytest.param("/%E2%84%AA", "/k", id="the Kelvin sign is a k, which needs no escape"),
+        pytest.param("/A%C3", "/a%C3", id="a byte that is no text stays"),
+    ],
+)
+def test_folding_a_path_lowers_its_case(path: str, folded: str) -> None:
+    assert fold(path) == folded
+
+
+@given(_RAW_PATHS | st.text(max_size=20).map(lambda text: text.encode(errors="replace")))
+def test_a_folded_path_is_in_normal_form_and_folding_twice_changes_nothing(raw: bytes) -> None:
+    folded = fold(normal_path(b"/" + raw))
+    assert normal_path(folded.encode("ascii")) == folded
+    assert fold(folded) == folded
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=20))
+def test_paths_that_differ_in_the_case_of_ascii_letters_only_fold_alike(text: str) -> None:
+    paths = {fold(normal_path(b"/" + spelt.encode())) for spelt in (text, text.upper(), text.lower(), text.swapcase())}
+    assert len(paths) == 1
 
 
 # Hostnames.
