@@ -55,8 +55,7 @@ def build(settings: EdgeSettings) -> Worker:
         trusted_proxies=settings.trusted_proxies,
     )
 
-    def terms() -> "Terms":
-        """What a worker does without until somebody follows a link that is not plain: it takes 0.1 s and 30 MB."""
+    def make_terms() -> "Terms":
         from edge.terms import Terms
 
         return Terms(redis, lookup, spool, tally, settings.trusted_proxies)
@@ -97,7 +96,7 @@ def build(settings: EdgeSettings) -> Worker:
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
-            Route("/{path:path}", Redirect(lookup, spool, tally, terms)),
+            Route("/{path:path}", Redirect(lookup, spool, tally, make_terms)),
         ],
         lifespan=lifespan,
     )

@@ -32,6 +32,7 @@ class Terms:
         self._spool = spool
         self._tally = tally
         self._trusted_proxies = trusted_proxies
+        _load()
 
     async def answer(self, request: Request, entry: Entry, host: HostEntry) -> Response:
         """The rest of the story of a visit. Raises `Unavailable`."""
@@ -123,6 +124,13 @@ class Terms:
             request.scope["query_string"].decode("utf-8", "replace"),
             time.time_ns() // 1_000_000,
         )
+
+
+def _load() -> None:
+    """Have the lists that facts about visitors come from loaded before a visitor has to wait for them."""
+    visitor = Visitor("192.0.2.1", "Mozilla/5.0", "", "", "", 0)
+    assert visitor.device is not None
+    assert visitor.country is not None
 
 
 def _text(header: str) -> str:

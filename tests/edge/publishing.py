@@ -2,11 +2,20 @@
 
 import asyncio
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from shared.entries import Entry
-from shared.links import CHANGES_COUNTER, CHANGES_STREAM, MARKER_KEY, Address, Marker, Published
+from shared.links import (
+    CHANGES_COUNTER,
+    CHANGES_STREAM,
+    MARKER_KEY,
+    Address,
+    Marker,
+    Published,
+    PublishedHost,
+    host_key,
+)
 from shared.redis import Redis, run_id
 
 PROMO = Address("go.example", "/promo")
@@ -16,6 +25,16 @@ OTHER = Address("go.example", "/other")
 def living(version: int = 1, *, link_id: int = 7, to: str = "https://example.com/") -> Published:
     """What Redis holds for a link that lives."""
     return Published(version, Entry(link_id, 3, to))
+
+
+class Host(NamedTuple):
+    """A host, to be published like an address."""
+
+    hostname: str
+
+    @property
+    def key(self) -> str:
+        return host_key(self.hostname)
 
 
 class Publisher:
@@ -33,20 +52,20 @@ class Publisher:
         """Take the marker away."""
         await self._redis.delete(MARKER_KEY)
 
-    async def put(self, address: Address, published: Published) -> None:
+    async def put(self, address: Address | Host, published: Published | PublishedHost) -> None:
         """Write a value and tell nobody."""
         await self._redis.set(address.key, published.to_bytes())
 
-    async def drop(self, address: Address) -> None:
+    async def drop(self, address: Address | Host) -> None:
         """Take a value away and tell nobody."""
         await self._redis.delete(address.key)
 
-    async def announce(self, address: Address, published: Published, *, step: int = 1) -> None:
+    async def announce(self, address: Address | Host, published: Published | PublishedHost, *, step: int = 1) -> None:
         """Put a change on the stream. A step beyond 1 loses the changes between."""
         number = await self._redis.incrby(CHANGES_COUNTER, step)
         await self._redis.xadd(CHANGES_STREAM, {"key": address.key, "value": published.to_bytes()}, id=f"{number}-0")
 
-    async def change(self, address: Address, published: Published) -> None:
+    async def change(self, address: Address | Host, published: Published | PublishedHost) -> None:
         """Write a value and announce it: all that an ordinary publication does."""
         await self.put(address, published)
         await self.announce(address, published)

@@ -42,12 +42,13 @@ class Edge:
         peer: str = PROXY,
         raw_path: bytes | None = None,
         headers: list[tuple[str, str | bytes]] | None = None,
+        content: bytes = b"",
     ) -> httpx2.Response:
         """One request. `raw_path` is sent as it is, where httpx2 would have tidied it; no `host`, no Host header."""
         app = self._app if raw_path is None else _with_raw_path(self._app, raw_path)
         transport = httpx2.ASGITransport(app=app, client=(peer, 50000))
         async with httpx2.AsyncClient(transport=transport, trust_env=False) as visitor:
-            request = visitor.build_request(method, "http://go.example" + path)
+            request = visitor.build_request(method, "http://go.example" + path, content=content)
             del request.headers["host"], request.headers["user-agent"]
             fields = [*([("host", host)] if host is not None else []), *(headers or [])]
             sent = [(_bytes(name), _bytes(value)) for name, value in fields]
