@@ -129,7 +129,7 @@ class House:
             verify=False,  # loading certificates would take longer than most requests here
         )
 
-    def link(self, **fields: str) -> dict[str, Any]:
+    def link(self, **fields: Any) -> dict[str, Any]:
         with self.api() as api:
             made = api.post("/links", json={"destination": "https://example.com/", **fields})
         assert made.status_code == 201, made.text

@@ -47,7 +47,7 @@ class Visitors:
         answer = b""
         with contextlib.suppress(OSError):
             connection.sendall(self._request)
-            while not answer.endswith(b"\r\n\r\n") and (data := connection.recv(65536)):
+            while b"\r\n\r\n" not in answer and (data := connection.recv(65536)):
                 answer += data
         with self._lock:
             if not answer:
