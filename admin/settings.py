@@ -39,8 +39,8 @@ def _origins(text: str) -> tuple[str, ...]:
 
 def _name_server(text: str) -> tuple[str, int]:
     """Its address and port; an IPv6 address with a port stands in brackets."""
-    parts = urlsplit(f"//[{text}]" if text.count(":") > 1 and "[" not in text else f"//{text}")
     try:
+        parts = urlsplit(f"//[{text}]" if text.count(":") > 1 and "[" not in text else f"//{text}")
         return str(ip_address(parts.hostname or "")), parts.port or 53
     except ValueError as error:
         raise ValueError("it must look like 192.0.2.53 or 192.0.2.53:5353") from error

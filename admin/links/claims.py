@@ -8,26 +8,16 @@ Rules of this file:
 3. With its holder a host loses the links there.
 """
 
-from typing import Any, NamedTuple
-
 from admin.database import Connection
 from admin.errors import AlreadyExists, Unavailable
 from admin.http import ids
+from admin.identity import audit, principal
 from admin.links import domains, links
 from admin.links.domains import Domain
 from shared.links import Address
 
+_BATCH = 5_000
 _WORTH = {None: 0, "file": 1, "txt": 2}
-
-
-class Loss(NamedTuple):
-    """What an organization has lost because another one has shown that the host is theirs."""
-
-    organization_id: int
-    domain_id: str
-    """The public id that it was known by."""
-    links: list[tuple[str, dict[str, Any]]]
-    """The public id and the address and destination of each link."""
 
 
 async def add(connection: Connection, organization_id: int, hostname: str) -> Domain:
@@ -101,15 +91,16 @@ async def release(connection: Connection, domain: Domain) -> None:
     await domains.mark(connection, domain.hostname)
 
 
-async def verify(connection: Connection, domain: Domain, method: str) -> Loss | None:
-    """Note that a proof was found for a domain that is held: a txt record or a file. What another organization loses.
+async def verify(connection: Connection, domain: Domain, method: str) -> None:
+    """Note that a proof was found for a domain that is held: a txt record or a file.
 
-    Raises `AlreadyExists` when that has shown as much.
+    Another organization that has the host loses it, and its links there. Raises `AlreadyExists` when that one has shown
+    as much.
     """
-    loss = None
-    if domain.is_held and _WORTH[method] <= _WORTH[domain.verified_by]:
-        return None
-    if domain.is_held:
+    if not domain.is_held:
+        await _take_away(connection, domain.hostname, method)
+        await _hand_over(connection, domain.public_id, method)
+    elif _WORTH[method] > _WORTH[domain.verified_by]:
         await connection.execute(
             """
             /* claims.verify */
@@ -118,31 +109,41 @@ async def verify(connection: Connection, domain: Domain, method: str) -> Loss | 
             domain.public_id,
             method,
         )
-    else:
-        loss = await _lost(connection, domain.hostname, method)
-        await _hand_over(connection, domain.public_id, method)
     await domains.mark(connection, domain.hostname)
-    return loss
 
 
-async def _lost(connection: Connection, hostname: str, method: str) -> Loss:
-    """Take the host from its holder, and the links with it."""
+async def _take_away(connection: Connection, hostname: str, method: str) -> None:
+    """Remove the links of whoever has the host, and tell them; who has it now is not for them to know."""
     holder = await connection.fetchrow(
-        "/* claims.lost */ select organization_id, public_id, verified_by from domains where hostname = $1", hostname
+        """
+        /* claims.take_away */
+        select organization_id, public_id, verified_by from domains where hostname = $1""",
+        hostname,
     )
     assert holder is not None
     if _WORTH[method] <= _WORTH[holder["verified_by"]]:
         raise AlreadyExists("Another organization has shown that this hostname is theirs.")
-    gone = await connection.fetch(
-        "/* claims.lost */ delete from links where hostname = $1 returning public_id, path, destination", hostname
+    nobody = principal.system(holder["organization_id"])
+    nobody = nobody._replace(public_id="domains", name="proof of another organization")
+    count = 0
+    there = await connection.cursor(
+        "/* claims.take_away */ select id, public_id, path, destination from links where hostname = $1 for update",
+        hostname,
     )
-    # Nobody else can change them any more, so the versions that are taken now are the last ones.
-    await links.mark(connection, [Address(hostname, row["path"]) for row in gone])
-    told = [
-        (row["public_id"], {"hostname": hostname, "path": row["path"], "destination": row["destination"]})
-        for row in gone
-    ]
-    return Loss(holder["organization_id"], holder["public_id"], told)
+    while part := await there.fetch(_BATCH):
+        await connection.execute(
+            "/* claims.take_away */ delete from links where id = any($1)", [row["id"] for row in part]
+        )
+        # Their rows were locked before: so the versions that are taken now are the last ones of these addresses.
+        await links.mark(connection, [Address(hostname, row["path"]) for row in part])
+        told = [
+            (row["public_id"], {"hostname": hostname, "path": row["path"], "destination": row["destination"]})
+            for row in part
+        ]
+        await audit.record_many(connection, nobody, "link.purged", told)
+        count += len(part)
+    lost = ids.shown("dom", holder["public_id"])
+    await audit.record(connection, nobody, "domain.lost", lost, hostname=hostname, links=count)
 
 
 async def _hand_over(connection: Connection, claim_id: str, verified_by: str | None) -> None:

@@ -288,6 +288,7 @@ async def _take_default_away(connection: Connection, organization_id: int) -> No
 
 async def mark(connection: Connection, hostname: str) -> None:
     """Have a host published again."""
+    await links.lock(connection, [Address(hostname, "")])
     await links.mark(connection, [Address(hostname, "")])
 
 

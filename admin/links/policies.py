@@ -20,6 +20,8 @@ from shared.links import Address, is_reserved, path_under
 
 _BATCH = 5_000
 _NAMED = 20
+_MOVABLE = 200_000
+"""They are all remembered meanwhile."""
 
 
 class Policy(NamedTuple):
@@ -72,6 +74,8 @@ async def rekey(connection: Connection, hostname: str, policy: Policy) -> list[A
             refused.append(_one_link(moved[path][1], row["path"]))
         else:
             moved[path] = (row["id"], row["path"])
+        if len(moved) > _MOVABLE:
+            raise AlreadyExists(f"More than {_MOVABLE:,} links would move, which is too much for one change.")
     # What is in the normal form of a policy stays there: whoever has one of these paths now keeps it.
     taken = await _taken(connection, hostname, moved)
     refused += [_one_link(path, moved[path][1]) for path in taken]

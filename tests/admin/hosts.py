@@ -14,6 +14,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
+from fastapi import FastAPI
 
 from admin.fetch import Fetcher, resolver
 from admin.links.verification import Verifier
@@ -148,3 +149,12 @@ class Hosts(NamedTuple):
 async def hosts() -> AsyncIterator[Hosts]:
     async with name_server() as names, web_server() as pages:
         yield Hosts(names, pages)
+
+
+@contextlib.asynccontextmanager
+async def world_of(app: FastAPI, hostname: str) -> AsyncIterator[Hosts]:
+    """The hosts that an API sees; this one leads to the web server."""
+    async with hosts() as found:
+        found.names.has(hostname, "A", "127.0.0.1")
+        app.state.verifier = found.verifier()
+        yield found

@@ -8,7 +8,7 @@ import pytest
 
 from admin.database import Connection
 from tests.admin.conftest import PASSWORD, Api, made, member_of
-from tests.admin.hosts import hosts
+from tests.admin.hosts import world_of
 from tests.admin.oauth_apps import given
 from tests.admin.people import log_in, mailed_token, session_of
 from tests.admin.routes import ROUTES
@@ -43,8 +43,7 @@ async def everything(api: Api, connection: Connection) -> set[str]:
     await use(owner, "DELETE", "/v1/links/{link_id}", link_id=link)
     await use(owner, "POST", "/v1/links/{link_id}/restore", {}, link_id=link)
     await owner.delete(f"/v1/links/{link}?purge=true")
-    async with hosts() as there:
-        api.app.state.verifier = there.verifier()
+    async with world_of(api.app, "go.example.com") as there:
         domain = (await use(owner, "POST", "/v1/domains", {"hostname": "go.example.com"}))["data"]
         record = domain["attributes"]["verification"]["txt"]
         there.names.has(record["name"], "TXT", record["value"])

@@ -1,27 +1,19 @@
-"""Domains: whose a host is, what is served there, and for which hosts there may be certificates."""
+"""Domains: whose a host is, and what is served there."""
 
 import asyncio
 import dataclasses
 import re
-import textwrap
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx2
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from admin.database import Connection
-from admin.links import claims, domain_routes, domains
-from admin.links.policies import Policy
+from admin.links import claims, domains
 from shared.entries import HostEntry
-from shared.links import normal_path
 from tests.admin.conftest import Api, Tenant, made
-from tests.admin.hosts import Hosts, hosts, page
+from tests.admin.hosts import Hosts, page, world_of
 from tests.admin.people import error_of
 
 HOST = "go.example.com"
@@ -38,10 +30,7 @@ SERVED = {
 
 @pytest.fixture
 async def there(api: Api) -> AsyncIterator[Hosts]:
-    """The world outside, in which HOST leads to a web server."""
-    async with hosts() as found:
-        found.names.has(HOST, "A", "127.0.0.1")
-        api.app.state.verifier = found.verifier()
+    async with world_of(api.app, HOST) as found:
         yield found
 
 
@@ -376,150 +365,3 @@ async def test_one_verified_domain_is_the_default(api: Api, there: Hosts, connec
     for domain in two:
         await changed(api.one, domain, isDefault=False)
     assert await domains.default_of(connection, api.one.organization_id) is None
-
-
-# Policies.
-
-_PATHS = st.binary(max_size=20).map(lambda raw: normal_path(b"/" + raw))
-_POLICIES = st.builds(Policy, st.booleans(), st.booleans())
-
-
-@given(_PATHS, st.booleans(), _POLICIES)
-def test_a_path_that_follows_a_policy_follows_it(path: str, has_slash: bool, policy: Policy) -> None:
-    path += "/" if has_slash and not path.endswith("/") else ""
-    normal = policy.normal(path)
-    assert policy.normal(normal) == normal
-    assert policy.keeps_slash or policy.normal(path.removesuffix("/") or "/") == normal or path.endswith("//")
-    assert not policy.folds_case or normal == normal.lower() or "%" in normal
-
-
-async def made_at(connection: Connection, api: Api, *at: str) -> None:
-    """Links at exactly these paths, whatever the policy."""
-    await domains.claim(connection, api.one.organization_id, HOST)
-    for path in at:
-        await connection.execute(
-            """
-            insert into links (public_id, organization_id, owner_id, hostname, path, destination, version)
-            values (md5($1), $2, 'o-x', $3, $1, 'https://example.com/', nextval('versions'))""",
-            path,
-            api.one.organization_id,
-            HOST,
-        )
-    await connection.execute("delete from unpublished")
-
-
-async def versions(connection: Connection) -> dict[str, int]:
-    return {row["path"]: row["version"] for row in await connection.fetch("select path, version from links")}
-
-
-async def test_links_follow_the_policy(api: Api, connection: Connection) -> None:
-    await made_at(connection, api, "/Spring", "/same", "/%C3%84%2F", "/slash/", "//")
-    await connection.execute("update domains set keeps_slash = true where hostname = $1", HOST)
-    before = await versions(connection)
-    await connection.execute("update links set deleted_at = now() where path = '/%C3%84%2F'")
-    domain = await named(api.one)
-    answer = await changed(api.one, domain, caseSensitive=False, ignoreTrailingSlash=True)
-    assert answer.status_code == 200, answer.text
-    assert await paths(connection) == ["/spring", "/same", "/%C3%A4%2F", "/slash", "//"]
-    order = await marks(connection)
-    assert sorted(order[:3]) == ["/%C3%A4%2F", "/slash", "/spring"]
-    assert order[3] == ""
-    assert sorted(order[4:]) == ["/%C3%84%2F", "/Spring", "/slash/"]
-    now = await versions(connection)
-    assert now["/same"] == before["/same"] and now["/spring"] > max(before.values())
-    await connection.execute("delete from unpublished")
-    assert (await changed(api.one, domain, caseSensitive=True, ignoreTrailingSlash=False)).status_code == 200
-    assert await paths(connection) == ["/spring", "/same", "/%C3%A4%2F", "/slash", "//"]
-    assert await marks(connection) == [""]
-
-
-async def test_no_policy_makes_two_links_one(api: Api, connection: Connection) -> None:
-    await made_at(connection, api, "/a", "/A", "/B/", "/B", "/Robots.txt", "/c", *(f"/C{'c' * n}" for n in range(30)))
-    domain = await named(api.one)
-    before = await connection.fetch("select * from links order by id")
-    refused = await changed(api.one, domain, caseSensitive=False, rootUrl="https://example.com/")
-    assert error_of(refused) == (409, "RESOURCE_ALREADY_EXISTS")
-    told = [detail["message"] for detail in refused.json()["error"]["details"]]
-    assert told == [
-        "/B/ and /B would be one link.",
-        "/Robots.txt would be /robots.txt, which is reserved.",
-        "/a and /A would be one link.",
-        "/c and /C would be one link.",
-    ]
-    assert await connection.fetch("select * from links order by id") == before
-    assert await marks(connection) == [] and (await named(api.one)) == domain
-    await made_at(connection, api, *(f"/c{'c' * n}" for n in range(1, 30)))
-    refused = await changed(api.one, domain, caseSensitive=False)
-    assert len(refused.json()["error"]["details"]) == 20
-    assert refused.json()["error"]["message"].startswith("33 links")
-
-
-async def test_a_change_of_a_host_does_not_wait_for_long_and_new_links_wait_for_it(
-    api: Api, connection: Connection, database_url: str
-) -> None:
-    await made_at(connection, api, "/A")
-    domain = await named(api.one)
-    other = await asyncpg.connect(database_url)
-    try:
-        async with other.transaction():
-            await other.execute("select from links for update")
-            busy = await changed(api.one, domain, caseSensitive=False)
-            assert error_of(busy) == (503, "SERVICE_UNAVAILABLE")
-            assert (await changed(api.one, domain, rootUrl="https://example.com/")).status_code == 200
-        async with other.transaction():
-            assert await domains.claim(other, api.one.organization_id, HOST)
-            assert error_of(await changed(api.one, domain, caseSensitive=False)) == (503, "SERVICE_UNAVAILABLE")
-        assert (await changed(api.one, domain, caseSensitive=False)).status_code == 200
-    finally:
-        await other.close()
-
-
-# Certificates.
-
-
-async def test_certificates_are_for_verified_hosts_and_the_default_one(api: Api, there: Hosts) -> None:
-    await shown(there, api.one)
-    await added(api.one, "pending.example.com")
-    for hostname, status in (
-        (HOST, 200),
-        (HOST.upper(), 200),
-        ("localhost", 200),
-        ("pending.example.com", 404),
-        (f"a.{HOST}", 404),
-        ("nobody.example.com", 404),
-        ("a b", 404),
-        ("", 404),
-    ):
-        assert await asked(api, hostname) == status, hostname
-    assert (await api.nobody.get("/ask")).status_code == 404
-
-
-async def test_asking_and_looking_are_limited(api: Api, there: Hosts) -> None:
-    domain = await added(api.one)
-    refused = [error_of(await verified(api.one, domain)) for _ in range(11)]
-    assert refused == [(422, "DOMAIN_NOT_VERIFIED")] * 10 + [(429, "RATE_LIMIT_EXCEEDED")]
-    [limit] = domain_routes._ASKS
-    assert limit.count >= 1000 and await asked(api, "localhost") == 200
-    await api.app.state.limits.charge("asks:127.0.0.1", [limit], cost=limit.count - 1)
-    assert error_of(await api.nobody.get("/ask?domain=localhost")) == (429, "RATE_LIMIT_EXCEEDED")
-
-
-ROOT = Path(__file__).parents[2]
-
-
-async def test_the_caddyfile_of_the_docs_is_that_of_the_compose_file(api: Api) -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    content = compose["configs"]["caddyfile"]["content"]
-    operations = (ROOT / "docs/operations.md").read_text()
-    [told] = re.findall(r"whole Caddyfile:\n\n((?:(?: {4}.*)?\n)+)", operations)
-    for docker, plain in (
-        ("${LINKWIRE_API_URL:-http://localhost:8001}", "https://api.example.com"),
-        ("admin:8001", "127.0.0.1:8001"),
-        ("edge:8000", "127.0.0.1:8000"),
-    ):
-        assert docker in content
-        content = content.replace(docker, plain)
-    assert textwrap.dedent(told).strip() == content.strip()
-    assert "ask http://127.0.0.1:8001/ask\n" in content
-    assert "/ask" in [getattr(route, "path", None) for route in api.app.routes]
-    assert compose["services"]["caddy"]["configs"] == [{"source": "caddyfile", "target": "/etc/caddy/Caddyfile"}]

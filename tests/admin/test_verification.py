@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from admin.settings import AdminSettings
+from shared.settings import SettingsError, load
 from tests.admin.hosts import Hosts, hosts, page, web_server
 
 HOST = "go.example.com"
@@ -104,3 +106,23 @@ async def test_name_servers_that_say_nothing_are_not_waited_for_without_end(ther
         f"No name server answers what is at {TXT}.",
         f"There is no host {HOST} in the DNS.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("192.0.2.53", ("192.0.2.53", 53)),
+        ("127.0.0.1:5353", ("127.0.0.1", 5353)),
+        ("2001:db8::53", ("2001:db8::53", 53)),
+        ("[2001:db8::53]:5353", ("2001:db8::53", 5353)),
+        ("ns.example.com", None),
+        ("192.0.2.53:x", None),
+        ("[::1", None),
+    ],
+)
+def test_a_name_server_is_an_address(text: str, server: tuple[str, int] | None) -> None:
+    if server is None:
+        with pytest.raises(SettingsError, match=r"LINKWIRE_DNS_SERVER: .*192\.0\.2\.53:5353"):
+            load(AdminSettings, {"LINKWIRE_DNS_SERVER": text})
+    else:
+        assert load(AdminSettings, {"LINKWIRE_DNS_SERVER": text}).name_server == server
