@@ -208,16 +208,18 @@ class Faults:
             await _error_answer(request, InternalError())(scope, receive, send)
 
 
-def _error_answer(request: Request, error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
-    body = ErrorAnswer(
-        error=ErrorBody(
-            code=error.code,
-            message=str(error),
-            details=[ErrorDetail(**detail._asdict()) for detail in error.details],
-            retry_after=error.retry_after_s if isinstance(error, RateLimited) else 0,
-        ),
-        meta=Meta(request_id=request_id(request)),
+def error_body(error: ApiError) -> ErrorBody:
+    """What is said of an error."""
+    return ErrorBody(
+        code=error.code,
+        message=str(error),
+        details=[ErrorDetail(**detail._asdict()) for detail in error.details],
+        retry_after=error.retry_after_s if isinstance(error, RateLimited) else 0,
     )
+
+
+def _error_answer(request: Request, error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+    body = ErrorAnswer(error=error_body(error), meta=Meta(request_id=request_id(request)))
     return JSONResponse(body.model_dump(by_alias=True), error.status, {**error.headers, **(headers or {})})
 
 

@@ -43,16 +43,20 @@ def body_of(model: type[M], *, or_form: bool = False) -> Callable[[Request], Awa
     async def read(request: Request) -> M:
         content_type, content = request.headers.get("content-type", ""), await body_bytes(request)
         fields = fields_of(content_type, content, or_form=or_form)
-        _refuse_two_spellings(model, fields)
         # In a form everything is text: there 5 is a number, and true is true.
-        is_strict = None if _kind_of(content_type, content, or_form) != _FORM else False
-        try:
-            return model.model_validate(fields, strict=is_strict)
-        except ValidationError as error:
-            problems = error.errors(include_url=False, include_input=False)
-            raise Invalid(details=[_detail(problem) for problem in problems[:_MAX_DETAILS]]) from error
+        return validated(model, fields, is_strict=_kind_of(content_type, content, or_form) != _FORM)
 
     return read
+
+
+def validated(model: type[M], fields: dict[str, Any], *, is_strict: bool = True) -> M:
+    """Fields as this model. Raises `Invalid`."""
+    _refuse_two_spellings(model, fields)
+    try:
+        return model.model_validate(fields, strict=None if is_strict else False)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        raise Invalid(details=[_detail(problem) for problem in problems[:_MAX_DETAILS]]) from error
 
 
 def documented_body(model: type[BaseModel], *, or_form: bool = False) -> dict[str, Any]:

@@ -1,32 +1,25 @@
 """Passwords: argon2id, in a thread, and no faster for an account that does not exist."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
 import argon2
 
-from admin.errors import Unavailable
+from admin.turns import Turns
 
 MIN_LENGTH = 8
 MAX_LENGTH = 1024
 
 # The library's defaults are RFC 9106's second recommendation: 64 MiB, three passes.
 _hasher = argon2.PasswordHasher()
-_AT_ONCE = 2
-"""Each takes 64 MiB and a core for 50 ms."""
-
-_WAIT_S = 1.0
-"""For a turn; then the client is told to come again, and those who wait don't grow in number."""
+# Each takes 64 MiB and a core for 50 ms.
+_turns = Turns(2, wait_s=1.0, sorry="Too many log in at the moment. Please try again.")
 
 _NOBODYS = "$argon2id$v=19$m=65536,t=3,p=4$26Q5GORjoySlp6MWk4v6gg$LAjjgWSqiPmsUJrPC9lFOdEZKz0jqhkN2XKj63mhtC8"
-
-_turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
 
 async def hashed(password: str) -> str:
     """What is kept of a password. Raises `Unavailable` when too many wait."""
-    async with _turn():
+    async with _turns:
         return await asyncio.to_thread(_hasher.hash, password)
 
 
@@ -35,7 +28,7 @@ async def matches(password: str, kept: str | None) -> bool:
 
     Raises `Unavailable` when too many wait.
     """
-    async with _turn():
+    async with _turns:
         return await asyncio.to_thread(_matches, password, kept)
 
 
@@ -44,20 +37,3 @@ def _matches(password: str, kept: str | None) -> bool:
         return _hasher.verify(kept or _NOBODYS, password) and kept is not None
     except argon2.exceptions.VerificationError:
         return False
-
-
-@contextlib.asynccontextmanager
-async def _turn() -> AsyncIterator[None]:
-    loop = asyncio.get_running_loop()
-    if loop not in _turns:
-        _turns.clear()
-        _turns[loop] = asyncio.Semaphore(_AT_ONCE)
-    try:
-        async with asyncio.timeout(_WAIT_S):
-            await _turns[loop].acquire()
-    except TimeoutError as error:
-        raise Unavailable("Too many log in at the moment. Please try again.") from error
-    try:
-        yield
-    finally:
-        _turns[loop].release()

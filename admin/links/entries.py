@@ -1,10 +1,13 @@
 """Entries: what of a link's row the edge is told."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
+from admin.links.links import Link
 from shared.entries import PLAIN, Entry, Preview, Rule, Terms, Variant
 from shared.rules import with_utm
 
@@ -31,7 +34,7 @@ _PLAIN_ROW = {
 """The columns that make terms, as they are in a row without any."""
 
 
-def entry_of(row: asyncpg.Record) -> Entry:
+def entry_of(row: asyncpg.Record | Mapping[str, Any]) -> Entry:
     """What the edge needs to know of a link."""
     utm = json.loads(row["utm"])
     terms = PLAIN
@@ -65,7 +68,13 @@ def entry_of(row: asyncpg.Record) -> Entry:
     )
 
 
-def _state(row: asyncpg.Record) -> str:
+def entry_of_link(link: Link) -> Entry:
+    """The same, of a link that was read."""
+    texts = {name: json.dumps(getattr(link, name)) for name in ("rules", "variants", "preview", "utm")}
+    return entry_of(link._asdict() | texts)
+
+
+def _state(row: asyncpg.Record | Mapping[str, Any]) -> str:
     if row["reported_at"]:
         return "reported"
     return "disabled" if row["disabled"] else "archived" if row["archived"] else ""

@@ -42,7 +42,12 @@ async def everything(api: Api, connection: Connection) -> set[str]:
     await use(owner, "PUT", "/v1/links", {"destination": "https://example.com/", "externalId": "crm-1"})
     await use(owner, "DELETE", "/v1/links/{link_id}", link_id=link)
     await use(owner, "POST", "/v1/links/{link_id}/restore", {}, link_id=link)
+    await use(owner, "POST", "/v1/links/{link_id}/explain", {}, link_id=link)
     await owner.delete(f"/v1/links/{link}?purge=true")
+    many = await use(owner, "POST", "/v1/links/bulk", {"links": [{"destination": "https://example.com/"}]})
+    link = many["data"][0]["data"]["id"]
+    await use(owner, "PATCH", "/v1/links/bulk", {"links": [{"id": link, "title": "a"}]})
+    await use(owner, "DELETE", "/v1/links/bulk", {"ids": [link]})
     async with world_of(api.app, "go.example.com") as there:
         domain = (await use(owner, "POST", "/v1/domains", {"hostname": "go.example.com"}))["data"]
         record = domain["attributes"]["verification"]["txt"]
@@ -117,8 +122,8 @@ ACTIONS = {
     "grant.ended",
 }
 OAUTH = ("POST /v1/oauth/token", "POST /v1/oauth/revoke", "POST /v1/oauth/introspect")
-# Asking for a mail or for new tokens changes nothing that anybody owns.
-NOT_TOLD = {"POST /v1/auth/password/reset", "POST /v1/auth/refresh"}
+# Asking for a mail, for new tokens or for an explanation changes nothing that anybody owns.
+NOT_TOLD = {"POST /v1/auth/password/reset", "POST /v1/auth/refresh", "POST /v1/links/{link_id}/explain"}
 
 
 async def test_every_change_is_told(api: Api, connection: Connection) -> None:

@@ -143,6 +143,7 @@ def bodies(route: Route) -> dict[str, Any]:
     """A body that the route accepts."""
     return {
         "/v1/links/{link_id}": {"title": "stolen"},
+        "/v1/links/{link_id}/explain": {},
         "/v1/members/{user_id}": {"role": "viewer"},
         "/v1/api-keys/{key_id}/rotate": {},
         "/v1/domains/{domain_id}": {"rootUrl": "https://example.com/"},

@@ -1,0 +1,196 @@
+"""Many links at once: each with a result of its own, and none that hinders another."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+from starlette.requests import Request
+
+from admin import database, errors
+from admin.database import Connection
+from admin.errors import ApiError, Invalid, NotFound
+from admin.http.answers import ErrorBody, Meta, Wire, documented, error_body
+from admin.http.bodies import body_of, documented_body, validated
+from admin.http.fields import Fields
+from admin.http.idempotency import Once
+from admin.http.request_ids import request_id
+from admin.identity.principal import LinkWriter
+from admin.links import changes, drafts, links
+from admin.links.fields import LinkChange, NewLink
+from admin.links.links import Link
+from admin.links.resources import LinkResource, resource
+from admin.turns import Turns
+
+_Sent = TypeVar("_Sent", NewLink, LinkChange)
+
+MAX_LINKS = 1000
+_WITHIN_S = 12.0
+"""Shorter than the lease of an Idempotency-Key."""
+
+router = APIRouter(tags=["Links"], responses=documented(*errors.OF_EVERY_CALLER))
+
+# Each holds a lock for every address, of which Postgres has some thousand.
+_turns = Turns(2, wait_s=1.0, sorry="Too many links are being changed at the moment. Please try again.")
+
+
+class NewLinks(Fields):
+    """What POST takes: the fields of each new link."""
+
+    links: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_LINKS)]
+
+
+class LinkChanges(Fields):
+    """What PATCH takes: the `id` of each link, and the fields to change."""
+
+    links: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_LINKS)]
+
+
+class DoomedLinks(Fields):
+    """What DELETE takes."""
+
+    ids: Annotated[list[str], Field(min_length=1, max_length=MAX_LINKS)]
+    purge: bool = False
+
+
+class ItemResult(Wire):
+    """What became of one of them. Either `data` or `error` is null."""
+
+    index: int
+    """Its place in the request, from 0."""
+    status: int
+    """What the answer would be if it had been alone."""
+    data: LinkResource | None
+    error: ErrorBody | None
+
+
+class BulkAnswer(Wire):
+    """What became of all of them."""
+
+    success: bool
+    """Whether no one of them failed."""
+    data: list[ItemResult]
+    meta: Meta
+
+
+@router.post(
+    "/links/bulk",
+    summary="Create up to 1,000 links",
+    status_code=200,
+    responses=documented(*errors.OF_EVERY_POST),
+    openapi_extra=documented_body(NewLinks),
+)
+async def create_links(
+    request: Request, caller: LinkWriter, once: Once, sent: Annotated[NewLinks, Depends(body_of(NewLinks))]
+) -> BulkAnswer:
+    """As one by one, but for passwords: they take time, and are set with a change."""
+    wanted = [await _draft(request, caller.organization_id, caller.owner_id, fields) for fields in sent.links]
+    async with _connection(request) as connection:
+        async with connection.transaction():
+            made = iter(await changes.create(connection, caller, [link for link in wanted if isinstance(link, Link)]))
+            done = [next(made) if isinstance(link, Link) else link for link in wanted]
+            answer = _answer(request, done, 201)
+            await once.keep(connection, answer, 200)
+        new = [link for link in done if isinstance(link, Link)]
+        await _publish(request, connection, new, first_limited=[link.id for link in new if link.was_limited])
+    return answer
+
+
+@router.patch(
+    "/links/bulk",
+    summary="Change up to 1,000 links",
+    responses=documented(errors.Invalid, errors.PayloadTooLarge),
+    openapi_extra=documented_body(LinkChanges),
+)
+async def change_links(
+    request: Request, caller: LinkWriter, sent: Annotated[LinkChanges, Depends(body_of(LinkChanges))]
+) -> BulkAnswer:
+    """As one by one, in their order."""
+    ids = [fields["id"] for fields in sent.links if isinstance(fields.get("id"), str)]
+    done: list[Link | ApiError] = []
+    touched: list[Link] = []
+    first_limited: list[int] = []
+    async with _connection(request) as connection:
+        async with connection.transaction():
+            found = await links.get_many(connection, caller.organization_id, ids)
+            for fields in sent.links:
+                link_id = fields.pop("id", None)
+                try:
+                    before = _found(found, link_id)
+                    change = _without_password(validated(LinkChange, fields))
+                    found[link_id] = await changes.change(connection, caller, before, change)
+                except ApiError as error:
+                    done.append(error)
+                else:
+                    done.append(found[link_id])
+                    touched += [before, found[link_id]]
+                    first_limited += [before.id] * (found[link_id].was_limited and not before.was_limited)
+        await _publish(request, connection, touched, first_limited=first_limited)
+    return _answer(request, done, 200)
+
+
+@router.delete(
+    "/links/bulk",
+    summary="Delete up to 1,000 links",
+    responses=documented(errors.Invalid, errors.PayloadTooLarge),
+    openapi_extra=documented_body(DoomedLinks),
+)
+async def delete_links(
+    request: Request, caller: LinkWriter, sent: Annotated[DoomedLinks, Depends(body_of(DoomedLinks))]
+) -> BulkAnswer:
+    """As one by one. The links are shown as they were."""
+    async with _connection(request) as connection:
+        async with connection.transaction():
+            found = await links.get_many(connection, caller.organization_id, sent.ids)
+            await changes.delete(connection, caller, list(found.values()), purge=sent.purge)
+        await _publish(request, connection, list(found.values()))
+    return _answer(request, [found.pop(link_id, NotFound("There is no such link.")) for link_id in sent.ids], 200)
+
+
+@contextlib.asynccontextmanager
+async def _connection(request: Request) -> AsyncIterator[Connection]:
+    """A connection, when it is the request's turn. Raises `Unavailable`."""
+    async with _turns, database.connection(request.app.state.pool, within_s=_WITHIN_S) as connection:
+        yield connection
+
+
+async def _draft(request: Request, organization_id: int, owner_id: str, fields: dict[str, Any]) -> Link | ApiError:
+    try:
+        new = _without_password(validated(NewLink, fields))
+        hostname = request.app.state.settings.default_hostname
+        return await drafts.draft(organization_id, owner_id, new, default_hostname=hostname)
+    except Invalid as error:
+        return error
+
+
+def _without_password(sent: _Sent) -> _Sent:
+    if sent.password is not None:
+        raise Invalid.of("password", "It can be set on one link at a time only.")
+    return sent
+
+
+def _found(found: dict[str, Link], link_id: Any) -> Link:
+    if not isinstance(link_id, str):
+        raise Invalid.of("id", "It is required.")
+    if link_id not in found:
+        raise NotFound("There is no such link.")
+    return found[link_id]
+
+
+def _answer(request: Request, done: Sequence[Link | ApiError], status: int) -> BulkAnswer:
+    results = [
+        ItemResult(index=index, status=one.status, data=None, error=error_body(one))
+        if isinstance(one, ApiError)
+        else ItemResult(index=index, status=status, data=resource(request, one), error=None)
+        for index, one in enumerate(done)
+    ]
+    is_success = not any(isinstance(one, ApiError) for one in done)
+    return BulkAnswer(success=is_success, data=results, meta=Meta(request_id=request_id(request)))
+
+
+async def _publish(
+    request: Request, connection: Connection, touched: Sequence[Link], *, first_limited: Sequence[int] = ()
+) -> None:
+    addresses = {link.address for link in touched}
+    await request.app.state.publisher.now(connection, addresses, first_limited=first_limited)
