@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import asyncpg
@@ -33,12 +34,15 @@ _PLAIN_ROW = {
 }
 """The columns that make terms, as they are in a row without any."""
 
+_terms_of = itemgetter(*_PLAIN_ROW)
+_PLAIN_TERMS = tuple(_PLAIN_ROW.values())
+
 
 def entry_of(row: asyncpg.Record | Mapping[str, Any]) -> Entry:
     """What the edge needs to know of a link."""
-    utm = json.loads(row["utm"])
+    utm = json.loads(row["utm"]) if row["utm"] != "{}" else {}
     terms = PLAIN
-    if any(row[name] != plain for name, plain in _PLAIN_ROW.items()):  # most have none, and a rebuild brings them all
+    if _terms_of(row) != _PLAIN_TERMS:  # most are plain, and a rebuild brings them all
         terms = Terms(
             state=_state(row),
             starts_at_ms=_milliseconds(row["starts_at"]),

@@ -51,7 +51,8 @@ _TOMBSTONE_S = 600
 _KEPT_CHANGES = 100_000
 _PAGE = 1000
 
-# KEYS: the address, the change stream, its counter. ARGV: version, value, tombstone seconds or 0, changes to keep or 0.
+# KEYS: the address, and the change stream and its counter if it is to be announced.
+# ARGV: version, value, tombstone seconds or 0, changes to keep or 0.
 _WRITE = """
 local held = redis.call('GET', KEYS[1])
 if held == ARGV[2] then return 0 end
@@ -177,9 +178,10 @@ async def _write(redis: Redis, changes: Sequence[tuple[str, _Value]], *, announc
     """Write values under their keys."""
     script = redis.register_script(_WRITE)
     writing = redis.pipeline(transaction=False)
+    stream = [CHANGES_STREAM, CHANGES_COUNTER] if announce else []
     for key, published in changes:
         await script(
-            keys=[key, CHANGES_STREAM, CHANGES_COUNTER],
+            keys=[key, *stream],
             args=[
                 published.version,
                 published.to_bytes(),
@@ -273,14 +275,26 @@ async def _mark_strays(connection: Connection, redis: Redis) -> int:
     """Mark what Redis knows and Postgres does not: it may have come back with an older state."""
     count = 0
     async for keys in _scanned(redis, "link:*"):
-        addresses = [Address.of_key(key) for key in keys]
-        living = await _living_at(connection, addresses)
-        count += await _mark(connection, [address for address in addresses if address not in living])
+        count += await _mark(connection, await _not_living(connection, [Address.of_key(key) for key in keys]))
     async for keys in _scanned(redis, f"{HOST_PREFIX}*"):
         hostnames = [key.removeprefix(HOST_PREFIX) for key in keys]
         hosts = await domains.host_entries(connection, hostnames)
         count += await _mark(connection, [Address(name, "") for name in hostnames if name not in hosts])
     return count
+
+
+async def _not_living(connection: Connection, addresses: Sequence[Address]) -> list[Address]:
+    rows = await connection.fetch(
+        """
+        /* publish.not_living */
+        select hostname, path from unnest($1::text[], $2::text[]) as there (hostname, path)
+         where not exists (
+               select from links
+                where links.hostname = there.hostname and links.path = there.path and deleted_at is null)""",
+        [address.hostname for address in addresses],
+        [address.path for address in addresses],
+    )
+    return [Address(row["hostname"], row["path"]) for row in rows]
 
 
 async def _mark(connection: Connection, addresses: Sequence[Address]) -> int:
