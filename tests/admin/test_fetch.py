@@ -84,8 +84,6 @@ async def test_it_asks_for_the_page_by_the_name_of_its_host_and_tells_nothing_of
         f"http://{HOST}.:PORT/",
         "http://both.example.com:PORT/",
         "http://localhost:PORT/",
-        "file:///etc/passwd",
-        "ftp://go.example.com/",
         "//go.example.com/",
         "/",
         "http://",
@@ -98,6 +96,12 @@ async def test_nobody_is_asked_but_the_public_internet(there: Hosts, url: str) -
         await fetch(there, url, reachable=())
     assert there.pages.asked == []
     assert "10.0.0.1" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", f"ftp://{HOST}:PORT/", f"ws://{HOST}:PORT/", "data:,a"])
+async def test_nothing_is_asked_for_but_by_http(there: Hosts, url: str) -> None:
+    with pytest.raises(CannotFetch, match="Only http:// and https:// are asked"):
+        await fetch(there, url)
 
 
 async def test_a_name_that_means_another_machine_a_moment_later_is_of_no_use(there: Hosts) -> None:
@@ -131,7 +135,7 @@ async def test_redirects_are_followed_up_to_five(there: Hosts) -> None:
     assert await fetch(there, f"http://{HOST}:PORT/0") == ("other.example.com", 200, b"there")
     assert [asked.target for asked in there.pages.asked] == [f"/{number}" for number in range(6)]
     assert not any("authorization" in asked.headers for asked in there.pages.asked)
-    there.pages.pages["/5"] = page(status=302, Location="/0")
+    there.pages.pages |= {"/5": page(status=302, Location="/6"), "/6": page(b"too far")}
     with pytest.raises(CannotFetch, match="too many redirects"):
         await fetch(there, f"http://{HOST}:PORT/0")
 
