@@ -153,6 +153,8 @@ async def test_an_app_that_may_administer_may_ask_for_less(api: Api) -> None:
     own = (await app.post("token", grant_type="client_credentials", scope="links:write")).json()
     assert (await client_of(api.app, own["access_token"]).post("/v1/links", json=LINK)).status_code == 201
     assert (await client_of(api.app, own["access_token"]).get("/v1/links")).status_code == 403
+    refused = await app.post("token", grant_type="client_credentials", scope="nonsense")
+    assert refused.json()["error"] == "invalid_scope"
 
 
 @given(st.frozensets(st.sampled_from(PERMISSIONS)), st.frozensets(st.sampled_from(PERMISSIONS)))

@@ -1,12 +1,15 @@
 """Grants: people see what they have let apps do, and end it; and it ends with what it was built on."""
 
 from collections.abc import Awaitable, Callable
+from importlib import resources
 
+import asyncpg
 import httpx2
 import pytest
 
-from admin.database import Connection
+from admin.database import Connection, Pool
 from admin.identity import members
+from admin.identity.oauth import grants
 from tests.admin.conftest import PASSWORD, Api, client_of, member_of
 from tests.admin.oauth_apps import OWNER, App, allowed, authorization, endings, registered, tokens_of
 from tests.admin.people import error_of, mailed_token, session_of, until_refused
@@ -139,3 +142,36 @@ async def test_the_hundred_and_first_grant_of_a_person_ends_the_first(
     await tokens_of(app)
     assert await endings(connection) == [(OWNER, "too_many_grants")]
     assert (await app.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_what_is_over_is_cleared_when_nobody_will_ask_for_it(api: Api, app: App, connection: Connection) -> None:
+    await tokens_of(app)
+    for _ in range(2):
+        await app.post("token", grant_type="client_credentials")
+    await connection.execute("update oauth_grants set expires_at = now() - interval '1 minute' where id <> 3")
+    await grants.clear(connection)
+    assert [row["id"] for row in await connection.fetch("select id from oauth_grants order by id")] == [1, 3]
+
+
+async def test_nobody_is_removed_while_they_let_an_app_in(api: Api, pool: Pool, connection: Connection) -> None:
+    async with pool.acquire() as other, other.transaction():
+        assert await members.organization_of(other, api.other.owner.id, api.other.organization.public_id)
+        await connection.execute("set lock_timeout = '50ms'")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await connection.execute("delete from memberships where user_id = $1", api.other.owner.id)
+
+
+async def test_grants_of_before_are_brought_into_line(api: Api, app: App, connection: Connection) -> None:
+    await tokens_of(app)
+    await app.post("token", grant_type="client_credentials")
+    await connection.execute("update oauth_grants set expires_at = now() + interval '30 days'")
+    person = await member_of(connection, api.other.organization, "guest@example.com", "member")
+    await tokens_of(app, "guest@example.com")
+    await connection.execute("delete from memberships where user_id = $1", person.id)
+    migration = (resources.files("admin") / "migrations/0006_grants.sql").read_text()
+    await connection.execute(migration.partition("-- A grant ends")[2].partition("\n")[2])
+    rows = await connection.fetch(
+        "select revoked_at is null as lives, expires_at > now() + interval '2 hours' as is_long from oauth_grants"
+        " order by id"
+    )
+    assert [(row["lives"], row["is_long"]) for row in rows] == [(True, True), (True, False), (False, True)]

@@ -14,7 +14,7 @@ from admin.identity.keys import sha256
 
 PREFIX = "client"
 _SECRET_LENGTH = 43
-_LOOPBACK = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\])):[0-9]{1,5}((?:[/?].*)?)", re.DOTALL)
+_LOOPBACK = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\])):[0-9]{1,5}(.*)", re.DOTALL)
 
 
 class Client(NamedTuple):
