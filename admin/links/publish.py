@@ -225,6 +225,7 @@ async def _rebuild(connection: Connection, redis: Redis) -> bool:
     await _write_hosts(connection, redis)  # first: they say how links are looked up
     count = await _write_all(connection, redis)
     strays = await _mark_strays(connection, redis)
+    await uses.forget_others(redis)
     while await step(connection, redis):
         pass
     complete = redis.register_script(_COMPLETE)

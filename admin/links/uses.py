@@ -16,3 +16,11 @@ async def begin(redis: Redis, link_ids: Collection[int]) -> None:
     for link_id in link_ids:
         writing.set(uses_key(run, link_id), 0, nx=True)
     await writing.execute()
+
+
+async def forget_others(redis: Redis) -> None:
+    """Remove the counts of runs of the server that are over; it may have come back with them."""
+    ours = f"uses:{run_id(await redis.info('server'))}:".encode()
+    async for key in redis.scan_iter(match=uses_key("*", 0).removesuffix("0") + "*", count=1000):
+        if not key.startswith(ours):
+            await redis.unlink(key)

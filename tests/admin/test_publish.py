@@ -11,8 +11,8 @@ from admin.identity import organizations
 from admin.links import domains, links, publish
 from admin.links.links import Link
 from shared.entries import Entry
-from shared.links import CHANGES_STREAM, MARKER_KEY, Address, Marker, Published
-from shared.redis import LOST, Redis, open_redis, stream_entries
+from shared.links import CHANGES_STREAM, MARKER_KEY, UNCOUNTED_KEY, Address, Marker, Published, uses_key
+from shared.redis import LOST, Redis, open_redis, run_id, stream_entries
 
 ADDRESS = Address("localhost", "/a")
 
@@ -220,3 +220,13 @@ async def test_a_rebuild_announces_no_changes(connection: Connection, redis: Red
     await redis.flushall()
     await rebuilt(connection, redis)
     assert await numbers(redis) == []
+
+
+async def test_a_rebuild_removes_the_counts_of_uses_of_other_runs(connection: Connection, redis: Redis) -> None:
+    run = run_id(await redis.info("server"))
+    for kept in (run, "0" * 40):
+        await redis.set(uses_key(kept, 7), 1)
+    await redis.sadd(UNCOUNTED_KEY, 8)
+    assert await publish.rebuild(connection, redis)
+    assert await redis.exists(uses_key(run, 7), UNCOUNTED_KEY) == 2
+    assert not await redis.exists(uses_key("0" * 40, 7))

@@ -1,15 +1,20 @@
 """Visits of links with terms: what shared/rules.py decides is what happens, and what is recorded."""
 
+import itertools
 import re
 import time
 from typing import Any
 
 import httpx2
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shared.clicks import click_id
 from shared.entries import Entry, HostEntry, Preview, Rule, Terms, Variant
-from shared.links import Published, PublishedHost
+from shared.links import Address, Published, PublishedHost
+from shared.rules import decide, with_query
+from shared.visitor import Visitor, client_address, networks
 from tests.edge.publishing import OTHER, PROMO, Host, Publisher
 from tests.edge.spools import be_patient
 from tests.edge.visiting import TARGET, Edge, make_edge
@@ -197,3 +202,74 @@ async def test_what_shows_a_destination_shows_it_as_text(edge: Edge, publisher: 
     page = (await visit(edge, "/promo+")).text
     assert "<script>" not in page
     assert re.search(r'href="https://example.com/\?a=&lt;script&gt;&amp;b=&quot;"', page)
+
+
+# The edge and the explainer (shared/rules.py) agree.
+
+_VALUES: dict[str, list[Any]] = {
+    "country": ["DE", "US"],
+    "device": ["mobile", "desktop", "bot"],
+    "os": ["ios", "windows"],
+    "browser": ["chrome", "safari"],
+    "language": ["pt", "de-DE"],
+    "query": ["a", "a=1"],
+    "referrer": ["news.example", "direct"],
+    "address": ["203.0.113.0/24", "::/0"],
+    "time": [{"days": ["mon", "tue", "wed"]}, {"after": "2020-01-01T00:00:00Z"}],
+}
+_WHEN = st.dictionaries(st.sampled_from(sorted(_VALUES)), st.none(), min_size=1, max_size=3).flatmap(
+    lambda names: st.fixed_dictionaries(
+        {name: st.lists(st.sampled_from(_VALUES[name]), min_size=1, max_size=2) for name in names}
+    )
+)
+_RULES = st.lists(_WHEN, max_size=3).map(
+    lambda whens: tuple(Rule(id, when, f"https://example.com/{id}") for id, when in enumerate(whens, start=1))
+)
+_VARIANTS = st.lists(st.integers(0, 3), max_size=3).map(
+    lambda weights: tuple(Variant(9 + id, weight, f"https://v.example/{id}") for id, weight in enumerate(weights))
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rules=_RULES,
+    variants=_VARIANTS,
+    policy=st.sampled_from(["none", "append", "override"]),
+    agent=st.sampled_from([CHROME, PHONE, WHATSAPP, "", "curl/8", "\u00e9 agent"]),
+    language=st.sampled_from(["", "pt-BR,de;q=0.5", "de-DE", "*;q=x"]),
+    referrer=st.sampled_from(["", "https://news.example/a", "about:blank"]),
+    query=st.sampled_from(["", "a=1", "a=2&b=%20", "a", "qr=1"]),
+    address=st.sampled_from(["203.0.113.9", "8.8.8.8", "2001:db8::1", "nonsense"]),
+)
+async def test_where_the_edge_sends_a_visitor_is_where_the_explainer_says(
+    edge: Edge,
+    publisher: Publisher,
+    rules: tuple[Rule, ...],
+    variants: tuple[Variant, ...],
+    policy: str,
+    agent: str,
+    language: str,
+    referrer: str,
+    query: str,
+    address: str,
+) -> None:
+    terms = Terms(rules=rules, variants=variants, query_policy=policy, fallback=ELSEWHERE)
+    entry = Entry(7, 3, TARGET, terms=terms)
+    place = Address("go.example", f"/{next(_numbers)}")
+    await publisher.put(place, Published(1, entry))
+    sent: list[tuple[str, str | bytes]] = [
+        ("user-agent", agent.encode()),
+        ("accept-language", language),
+        ("referer", referrer),
+        ("x-forwarded-for", address),
+    ]
+    answer = await edge.visit(f"{place.path}?{query}", headers=sent)
+    client = client_address("127.0.0.1", address, networks("127.0.0.1"))
+    visitor = Visitor(client, agent, language, referrer, query, time.time_ns() // 1_000_000)
+    decision = decide(entry, visitor)
+    assert answer.headers["location"] == with_query(decision.destination, query, policy)
+    click = edge.clicks()[-1]
+    assert (click.rule_id, click.variant_id) == (decision.rule_id, decision.variant_id)
+
+
+_numbers = itertools.count()

@@ -9,15 +9,24 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from shared.clicks import Click
-from shared.links import Address
+from shared.entries import Entry, Rule, Terms
+from shared.links import Address, Published
 from shared.redis import Redis
 from tests.conftest import Servers
-from tests.edge.publishing import PROMO, Publisher, living
+from tests.edge.publishing import PROMO, Publisher
 from tests.edge.servers import RunningEdge, cut, get, running_edge
 from tests.shared.waiting import until
 
 UNUSUAL = Address("go.example", "/Gr%C3%BC%C3%9Fe%2Fa")
 LONG = Address("go.example", "/" + "x" * 2000)
+_TO = "https://example.com/{}?a=b%20c"
+LINKS = {
+    PROMO: Entry(1, 3, _TO.format(1)),
+    UNUSUAL: Entry(2, 3, _TO.format(2)),
+    LONG: Entry(3, 3, _TO.format(3)),
+    Address("go.example", "/moved"): Entry(4, 3, _TO.format(4), 301, 60, "noindex"),
+    Address("go.example", "/ruled"): Entry(5, 3, _TO.format(5), terms=Terms(rules=(Rule(1, {"query": ["x"]}, _TO),))),
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +44,15 @@ async def ways(servers: Servers, redis: Redis, tmp_path: Path) -> AsyncIterator[
     """Two workers that remember the same links; one of them has only the way through redirect.py."""
     publisher = Publisher(redis)
     await publisher.complete()
-    for number, address in enumerate((PROMO, UNUSUAL, LONG), start=1):
-        await publisher.put(address, living(link_id=number, to=f"https://example.com/{number}?a=b%20c"))
+    for address, entry in LINKS.items():
+        await publisher.put(address, Published(1, entry))
     async with (
         running_edge(servers.redis_url, tmp_path / "fast") as fast,
         running_edge(servers.redis_url, tmp_path / "slow", fast=False) as slow,
     ):
         for edge in (fast, slow):
             await until_ready(edge)
-            for address in (PROMO, UNUSUAL, LONG):
+            for address in LINKS:
                 await edge.say(get(address.path))
             edge.new_clicks()
         yield Ways(fast, slow)
@@ -94,6 +103,12 @@ _TARGETS = st.sampled_from(
         "*",
         "/readyz",
         "/nothing",
+        "/moved",
+        "/moved?qr=1",
+        "/moved/",
+        "/ruled",
+        "/ruled?x",
+        "/promo+",
         "http://go.example/promo",
         "HTTP://go.example:80/promo?x",
         "http://other.example/promo",
@@ -228,4 +243,11 @@ async def test_an_ordinary_visit_takes_the_fast_way_and_is_answered_the_same(way
         b"HTTP/1.1 302 Found\r\ndate: Sat, 21 Nov 2026 12:00:00 GMT\r\nlocation: https://example.com/1?a=b%20c\r\n"
     )
     assert tally.hot - before == 2
+    answers = [await edge.say(get("/moved")) for edge in ways]
+    assert answers[0] == answers[1]
+    assert answers[0].startswith(b"HTTP/1.1 301 Moved Permanently\r\n")
+    assert tally.hot - before == 3
+    answers = [await edge.say(get("/ruled")) for edge in ways]
+    assert answers[0] == answers[1]
+    assert tally.hot - before == 3
     assert timeless(ways.fast.new_clicks()) == timeless(ways.slow.new_clicks())
