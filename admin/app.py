@@ -24,7 +24,7 @@ from admin.identity.oauth import authorize, tokens
 from admin.identity.oauth import routes as oauth
 from admin.identity.oauth.messages import OAuthError, oauth_error
 from admin.identity.principal import Gate
-from admin.links import bulk_routes, domain_routes, explain_routes, qr_routes
+from admin.links import bulk_routes, domain_routes, explain_routes, orphans, qr_routes
 from admin.links import routes as links
 from admin.links.publish import Publisher
 from admin.links.verification import Verifier
@@ -39,6 +39,7 @@ _ROUTERS = (
     explain_routes.router,
     qr_routes.router,
     domain_routes.router,
+    orphans.router,
     stats.router,
     auth.router,
     account.router,

@@ -16,12 +16,13 @@ from starlette.routing import Route
 
 from edge.connection import Connections
 from edge.lookup import Lookup
+from edge.orphans import FLUSH_EVERY_S, Orphans
 from edge.protocol import FastWay, Protocol
 from edge.redirect import Redirect
 from edge.settings import EdgeSettings
 from edge.spool import Spool
 from edge.tally import Tally
-from shared.redis import open_redis
+from shared.redis import LOST, RedisError, open_redis
 from shared.tasks import end
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def build(settings: EdgeSettings) -> Worker:
     lookup = Lookup(redis, changes, memory_entries=settings.memory_entries)
     spool = Spool(settings.spool_directory, max_bytes=settings.spool_max_bytes)
     tally = Tally()
+    orphans = Orphans(redis)
     connections = Connections(
         tally,
         limit=settings.connections,
@@ -67,6 +69,13 @@ def build(settings: EdgeSettings) -> Worker:
             tally.tell(memory_hits=lookup.hits, recorded=spool.recorded, dropped=spool.dropped)
             spool.tend()
 
+    async def tell_orphans() -> None:
+        """What nobody misses while Redis is away."""
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            with contextlib.suppress(*LOST, RedisError):
+                await orphans.flush()
+
     async def healthz(_: Request) -> Response:
         """The process answers."""
         return PlainTextResponse("ok\n")
@@ -81,7 +90,7 @@ def build(settings: EdgeSettings) -> Worker:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work) for work in (lookup.follow(), connections.watch(), tend())]
+        tasks = [asyncio.create_task(work) for work in (lookup.follow(), connections.watch(), tend(), tell_orphans())]
         for task in tasks:
             task.add_done_callback(_end_process)
         yield
@@ -96,7 +105,7 @@ def build(settings: EdgeSettings) -> Worker:
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
-            Route("/{path:path}", Redirect(lookup, spool, tally, make_terms)),
+            Route("/{path:path}", Redirect(lookup, spool, tally, orphans, make_terms)),
         ],
         lifespan=lifespan,
     )

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from edge import pages, reserved
 from edge.lookup import Lookup, Unavailable
+from edge.orphans import Orphans
 from edge.segments import link_bytes
 from edge.spool import Spool
 from edge.tally import Tally
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 class Redirect:
     """Answers a visitor. Waits for nothing but, for what memory does not hold, a lookup of the host and the address."""
 
-    def __init__(self, lookup: Lookup, spool: Spool, tally: Tally, make_terms: Callable[[], "Terms"]) -> None:
+    def __init__(
+        self, lookup: Lookup, spool: Spool, tally: Tally, orphans: Orphans, make_terms: Callable[[], "Terms"]
+    ) -> None:
         """`make_terms` makes what answers visits of links that are not plain; called once, in a thread.
 
         It loads lists for half a second and 30 MB, which a worker with none but plain links goes without.
@@ -35,6 +38,7 @@ class Redirect:
         self._lookup = lookup
         self._spool = spool
         self._tally = tally
+        self._orphans = orphans
         self._make_terms = make_terms
         self._terms: asyncio.Task[Terms] | None = None
 
@@ -73,7 +77,7 @@ class Redirect:
             return await self._reserved(request, hostname, host, path)
         # No link has a longer one, and none of them is worth remembering.
         entry = await self._lookup.find(Address(hostname, path)) if len(path) <= MAX_PATH_LENGTH else None
-        return await self._follow(request, host, entry) if entry else self._not_found(host)
+        return await self._follow(request, host, entry) if entry else self._not_found(hostname, host, path)
 
     async def _follow(self, request: Request, host: HostEntry, entry: Entry) -> Response:
         if not entry.is_plain:
@@ -96,12 +100,14 @@ class Redirect:
         else:
             answer = reserved.answer(host, path)
         if answer is None:
-            return self._not_found(host)
+            return self._not_found(hostname, host, path)
         self._tally.asked += 1
         return answer
 
-    def _not_found(self, host: HostEntry) -> Response:
+    def _not_found(self, hostname: str, host: HostEntry, path: str) -> Response:
         self._tally.not_found += 1
+        if host.organization_id is not None:  # else nobody would look
+            self._orphans.see(hostname, path)
         return pages.elsewhere(host.not_found) if host.not_found else pages.not_found()
 
     def _refused(self, answer: Response) -> Response:

@@ -88,6 +88,11 @@ def address(host: str, path: bytes) -> Address:
     return Address(host_of(host), normal_path(path))
 
 
+def orphans_key(hostname: str) -> str:
+    """The sorted set of the paths of a host that visitors ask for and no link has, by how often."""
+    return f"orphans:{hostname}"
+
+
 def host_of(header: str) -> str:
     """The hostname of a Host header. Raises `BadAddress`: clients send names in their IDNA form (RFC 9110 §7.2)."""
     if not header.isascii():
