@@ -47,6 +47,10 @@ class Claims(NamedTuple):
     """What a client may do with it at most."""
 
 
+Issue = Callable[[Claims], str]
+"""Makes a token for the next hour."""
+
+
 class Signed(NamedTuple):
     """What a token of ours says, be it over or not."""
 
@@ -68,11 +72,7 @@ class AccessTokens:
         self._sign_until = self._asked_at = -float("inf")
         self._asking = asyncio.Lock()
 
-    async def issue(self, claims: Claims) -> str:
-        """A token for the next hour. Raises `Unavailable`."""
-        return (await self.ready())(claims)
-
-    async def ready(self) -> Callable[[Claims], str]:
+    async def ready(self) -> Issue:
         """What issues tokens at once, and can't fail any more behind something that must not be lost.
 
         Raises `Unavailable`.

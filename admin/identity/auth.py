@@ -17,7 +17,7 @@ from admin.http.answers import Meta, PlainAnswer, Wire, documented, plain_answer
 from admin.http.bodies import body_of, documented_body
 from admin.http.request_ids import request_id
 from admin.identity import access_tokens, audit, invitations, members, organizations, passwords, sessions, users
-from admin.identity.access_tokens import Claims
+from admin.identity.access_tokens import Claims, Issue
 from admin.identity.fields import Login, Logout, Refresh, Registration
 from admin.identity.people import (
     Person,
@@ -88,13 +88,13 @@ async def _begin(
     return _Begun(person, session, refresh_token)
 
 
-async def _answer(request: Request, begun: _Begun) -> SessionAnswer:
-    meta = await _tokens(request, begun.person.user, begun.session, begun.refresh_token)
+def _answer(request: Request, issue: Issue, begun: _Begun) -> SessionAnswer:
+    meta = _tokens(request, issue, begun.person.user, begun.session, begun.refresh_token)
     return SessionAnswer(data=begun.person.resource(), meta=meta)
 
 
-async def _tokens(request: Request, user: User, session: Session, refresh_token: str) -> TokensMeta:
-    access_token = await request.app.state.access_tokens.issue(Claims(user.public_id, session.public_id))
+def _tokens(request: Request, issue: Issue, user: User, session: Session, refresh_token: str) -> TokensMeta:
+    access_token = issue(Claims(ids.shown("user", user.public_id), session.public_id))
     return TokensMeta(request_id=request_id(request), access_token=access_token, refresh_token=refresh_token)
 
 
@@ -113,6 +113,7 @@ async def register(request: Request, new: Annotated[Registration, Depends(body_o
         async with transaction(request.app.state.pool) as connection:
             await invitations.check(connection, new.invitation_token, new.email)
     kept = await passwords.hashed(new.password)
+    issue = await request.app.state.access_tokens.ready()
     async with transaction(request.app.state.pool) as connection:
         user = await users.create(
             connection, email=new.email, name=new.name, password_hash=kept, is_verified=new.invitation_token is not None
@@ -122,7 +123,7 @@ async def register(request: Request, new: Annotated[Registration, Depends(body_o
         else:
             organization_id = await _found(request, connection, user, new)
         begun = await _begin(request, connection, user, organization_id)
-    return await _answer(request, begun)
+    return _answer(request, issue, begun)
 
 
 async def _found(request: Request, connection: Connection, user: User, new: Registration) -> int:
@@ -148,11 +149,12 @@ async def login(request: Request, sent: Annotated[Login, Depends(body_of(Login))
     The session is for one organization: the one named, the one of an invitation, or the one that was joined first.
     """
     user = await proven(request, sent.email, sent.password)
+    issue = await request.app.state.access_tokens.ready()
     async with transaction(request.app.state.pool) as connection:
         user = await users.still(connection, user)
         organization_id = await _organization_for(request, connection, user, sent)
         begun = await _begin(request, connection, user, organization_id, is_remembered=sent.remember_me)
-    return await _answer(request, begun)
+    return _answer(request, issue, begun)
 
 
 async def _organization_for(request: Request, connection: Connection, user: User, sent: Login) -> int:
@@ -175,6 +177,7 @@ async def _organization_for(request: Request, connection: Connection, user: User
 )
 async def refresh(request: Request, sent: Annotated[Refresh, Depends(body_of(Refresh))]) -> TokensAnswer:
     """A refresh token is good once: keep the new one. A token that is used twice ends its session."""
+    issue = await request.app.state.access_tokens.ready()
     async with transaction(request.app.state.pool) as connection:
         refreshed = await sessions.refresh(
             connection, request.app.state.sealer, sent.refresh_token, fingerprint(request)
@@ -182,7 +185,7 @@ async def refresh(request: Request, sent: Annotated[Refresh, Depends(body_of(Ref
         user = await users.get(connection, refreshed[0].user_id) if refreshed else None
     if refreshed is None or user is None:
         raise TokenRevoked
-    meta = await _tokens(request, user, *refreshed)
+    meta = _tokens(request, issue, user, *refreshed)
     return TokensAnswer(data=Tokens(access_token=meta.access_token, refresh_token=meta.refresh_token), meta=meta)
 
 

@@ -22,6 +22,7 @@ from admin.errors import (
     InvalidApiKey,
     InvalidToken,
     NotAuthenticated,
+    NotFound,
     RateLimited,
 )
 from admin.http import ids
@@ -192,6 +193,10 @@ async def _by_key(connection: Connection, key: str) -> Principal | None:
 
 async def _by_session(connection: Connection, claims: Claims) -> Principal | None:
     """The member whose session it is: as long as the session lasts and the membership, too."""
+    try:
+        user_id = ids.read("user", claims.subject)
+    except NotFound:
+        return None
     row = await connection.fetchrow(
         """
         /* principal.by_session */
@@ -203,7 +208,7 @@ async def _by_session(connection: Connection, claims: Claims) -> Principal | Non
           join memberships m on m.organization_id = s.organization_id and m.user_id = s.user_id
          where s.public_id = $1 and u.public_id = $2 and s.revoked_at is null and s.expires_at > now()""",
         claims.session,
-        claims.subject,
+        user_id,
     )
     if row is None:
         return None
