@@ -4,9 +4,9 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -16,6 +16,10 @@ from admin.identity.organizations import TIERS
 from admin.settings import AdminSettings
 from shared import metrics
 from shared.settings import SettingsError, load
+
+if TYPE_CHECKING:
+    from admin.links.safety import Pattern
+    from shared.links import Address
 
 T = TypeVar("T")
 
@@ -66,7 +70,7 @@ def serve() -> None:
 
 @linkwire.command()
 def work() -> None:
-    """Do the background work: publish links, ingest clicks, send mail, clear away what is over."""
+    """Do the background work: publish links, ingest clicks, send mail, check destinations, clear away what is over."""
     from admin import worker
 
     settings = _settings()
@@ -188,6 +192,109 @@ def republish() -> None:
     if not _with_database(settings, rebuild):
         _give_up("Redis lost its data meanwhile; try again.")
     click.echo("Every link is in Redis.")
+
+
+@linkwire.group()
+def block() -> None:
+    """Say where no link may lead. A PATTERN is a host with all below it, or example.com/login*, or */login.php."""
+
+
+def _pattern(_context: click.Context, _parameter: click.Parameter, value: str) -> "Pattern":
+    from admin.links.safety import BadPattern, Pattern
+
+    try:
+        return Pattern.of(value)
+    except BadPattern as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@block.command("add")
+@click.argument("pattern", callback=_pattern)
+@click.option("--reason", default="", help="For those who read the list, and the history of links that are disabled.")
+@click.option("--disable", is_flag=True, help="Stop the links that lead there already, too.")
+def block_add(pattern: "Pattern", reason: str, disable: bool) -> None:
+    """Let no link lead to what a PATTERN means."""
+    from admin.links import reports, safety
+
+    settings = _settings().beside_a_running_home()
+
+    async def add(connection: Connection) -> int:
+        async with connection.transaction():
+            await safety.block(connection, pattern, reason)
+        count, after = 0, 0 if disable else None
+        while after is not None:
+            async with connection.transaction():
+                addresses, after = await reports.report_some(connection, pattern, reason, after=after)
+            await _publish(settings, connection, addresses)
+            count += len(addresses)
+        return count
+
+    count = _with_database(settings, add)
+    click.echo(f"{pattern} is blocked." + (f" {count} links that lead there are stopped." if disable else ""))
+
+
+@block.command("remove")
+@click.argument("pattern", callback=_pattern)
+def block_remove(pattern: "Pattern") -> None:
+    """Let links lead there again. Those that were stopped stay so: `linkwire report --withdraw`."""
+    from admin.links import safety
+
+    if not _with_database(_settings().beside_a_running_home(), lambda connection: safety.unblock(connection, pattern)):
+        _give_up(f"{pattern} is not blocked; `linkwire block list` shows what is.")
+    click.echo(f"{pattern} is not blocked any more.")
+
+
+@block.command("list")
+def block_list() -> None:
+    """Show what is blocked, since when, and why."""
+    from admin.links import safety
+
+    for one in _with_database(_settings().beside_a_running_home(), safety.blocks):
+        click.echo(f"{one.pattern}\t{one.created_at:%Y-%m-%d}\t{one.reason}".rstrip())
+
+
+@linkwire.command()
+@click.argument("address", metavar="HOST/PATH")
+@click.option("--reason", help="Why; it stands in the history of the link.")
+@click.option("--withdraw", is_flag=True, help="Let it lead again.")
+def report(address: str, reason: str | None, withdraw: bool) -> None:
+    """Stop a link that does harm: it answers 410, and its owner can't change that."""
+    from admin.links import reports
+    from shared.links import BadAddress
+
+    if withdraw == (reason is not None):
+        raise click.UsageError("Say --reason why, or --withdraw.")
+    settings = _settings().beside_a_running_home()
+
+    async def act(connection: Connection) -> bool:
+        async with connection.transaction():
+            link = await reports.address_of(connection, address)
+            if withdraw:
+                done = await reports.withdraw(connection, link)
+            else:
+                done = await reports.report(connection, link, reason or "")
+        await _publish(settings, connection, [link])
+        return done
+
+    try:
+        done = _with_database(settings, act)
+    except BadAddress as error:
+        raise click.UsageError(str(error)) from error
+    if not done:
+        _give_up(f"There is no link at {address} that {'was' if withdraw else 'was not'} reported.")
+    click.echo(f"{address} leads again." if withdraw else f"{address} is stopped.")
+
+
+async def _publish(settings: AdminSettings, connection: Connection, addresses: Collection["Address"]) -> None:
+    """Ahead of what else the worker has to publish; it publishes what can't be published now."""
+    from admin.links.publish import Publisher
+    from shared.redis import open_redis
+
+    redis = open_redis(settings.redis(), timeout_s=1.0)
+    try:
+        await Publisher(redis).now(connection, addresses)
+    finally:
+        await redis.aclose()
 
 
 @linkwire.command()

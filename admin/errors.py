@@ -2,6 +2,7 @@
 
 ApiError
 ├── Invalid                  400  VALIDATION_ERROR
+├── DestinationBlocked       400  DESTINATION_BLOCKED
 ├── InvalidResetToken        400  INVALID_RESET_TOKEN
 ├── NotAuthenticated         401  AUTHENTICATION_REQUIRED
 ├── InvalidApiKey            401  INVALID_API_KEY
@@ -63,6 +64,14 @@ class Invalid(ApiError):
     def of(cls, field: str, message: str) -> "Invalid":
         """For one field that is wrong."""
         return cls(details=[Detail(field, message)])
+
+
+class DestinationBlocked(ApiError):
+    """The operator lets no link lead there; `details` names the fields. Beside other mistakes it is `Invalid`."""
+
+    status = 400
+    code = "DESTINATION_BLOCKED"
+    default = "No link may lead to this destination here."
 
 
 class InvalidResetToken(ApiError):

@@ -1,4 +1,4 @@
-"""Fetching: one GET for an address that somebody else has given, guarded against what it may lead to.
+"""Fetching: one GET or HEAD for an address that somebody else has given, guarded against what it may lead to.
 
 Rules of this file:
 
@@ -26,7 +26,7 @@ from shared.visitor import Networks, is_in, networks
 
 IpAddress = IPv4Address | IPv6Address
 
-_AGENT = "Linkwire"
+_AGENT = "Linkwire (bot)"  # by which statistics know that nobody was there
 _REDIRECTS = (301, 302, 303, 307, 308)
 _LOOK_UP_S = 3.0
 _TIMEOUT = httpx2.Timeout(None, connect=3.0)  # what is behind that, is bounded as a whole
@@ -39,7 +39,14 @@ _IPV6_UNICAST = networks("2000::/3")
 
 
 class CannotFetch(Exception):
-    """Why there is no answer, in words for whoever gave the address. They tell nothing of our network."""
+    """Why there is no answer, in words for whoever gave the address. They tell nothing of our network.
+
+    `why` is the same as one word: dns, private, connection, timeout, http, redirects or url.
+    """
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class Fetched(NamedTuple):
@@ -80,33 +87,35 @@ class Fetcher:
         self._names = names
         self._reachable = reachable
 
-    async def get(self, url: str, *, max_bytes: int, within_s: float, redirects: int = 5) -> Fetched:
-        """What is answered, with whatever status. Raises `CannotFetch`."""
+    async def get(
+        self, url: str, *, max_bytes: int, within_s: float, redirects: int = 5, method: str = "GET"
+    ) -> Fetched:
+        """What is answered, with whatever status; to HEAD without a body. Raises `CannotFetch`."""
         try:
             async with asyncio.timeout(within_s):
                 for _ in range(redirects + 1):
-                    answer = await self._ask(_target(url), max_bytes)
+                    answer = await self._ask(method, _target(url), max_bytes)
                     if isinstance(answer, Fetched):
                         return answer
                     url = answer
         except TimeoutError as error:
-            raise CannotFetch("The answer took too long.") from error
-        raise CannotFetch("There are too many redirects.")
+            raise CannotFetch("The answer took too long.", "timeout") from error
+        raise CannotFetch("There are too many redirects.", "redirects")
 
-    async def _ask(self, target: Any, max_bytes: int) -> Fetched | str:
+    async def _ask(self, method: str, target: Any, max_bytes: int) -> Fetched | str:
         """The answer, or where it redirects to."""
         addresses = await self._addresses(target.hostname)
         for tried, address in enumerate(addresses, start=1):
             try:
-                return await self._ask_at(address, target, max_bytes)
+                return await self._ask_at(address, method, target, max_bytes)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 if tried == len(addresses):
-                    raise CannotFetch(f"{target.hostname} can't be connected to: {error}.") from error
+                    raise CannotFetch(f"{target.hostname} can't be connected to: {error}.", "connection") from error
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                raise CannotFetch(f"{target.hostname} gives no answer in HTTP.") from error
-        raise CannotFetch(f"{target.hostname} has no public address.")
+                raise CannotFetch(f"{target.hostname} gives no answer in HTTP.", "http") from error
+        raise CannotFetch(f"{target.hostname} has no public address.", "private")
 
-    async def _ask_at(self, address: IpAddress, target: Any, max_bytes: int) -> Fetched | str:
+    async def _ask_at(self, address: IpAddress, method: str, target: Any, max_bytes: int) -> Fetched | str:
         """Connects to the address, and speaks to the host: by its name in TLS and in HTTP."""
         at = f"[{address}]" if address.version == 6 else str(address)
         port = f":{target.port}" if target.port else ""
@@ -114,7 +123,7 @@ class Fetcher:
         async with (
             httpx2.AsyncClient(transport=transport, trust_env=False, timeout=_TIMEOUT) as client,
             client.stream(
-                "GET",
+                method,
                 f"{target.protocol}//{at}{port}{target.pathname}{target.search}",
                 headers={"Host": target.host, "User-Agent": _AGENT, "Accept-Encoding": "identity"},
                 extensions={"sni_hostname": target.hostname.strip("[]").removesuffix(".")},
@@ -142,7 +151,7 @@ class Fetcher:
         try:
             answers = await self._names.resolve_name(f"{hostname.removesuffix('.')}.")
         except (dns.exception.DNSException, OSError) as error:
-            raise CannotFetch(f"There is no host {hostname} in the DNS.") from error
+            raise CannotFetch(f"There is no host {hostname} in the DNS.", "dns") from error
         return [ip_address(address) for address in answers.addresses()]
 
     @functools.cached_property
@@ -155,9 +164,9 @@ def _target(url: str) -> Any:
     try:
         target = can_ada.parse(url)
     except ValueError as error:
-        raise CannotFetch("It is no absolute URL.") from error
+        raise CannotFetch("It is no absolute URL.", "url") from error
     if target.protocol not in ("http:", "https:"):
-        raise CannotFetch("Only http:// and https:// are asked.")
+        raise CannotFetch("Only http:// and https:// are asked.", "url")
     return target
 
 
@@ -165,4 +174,4 @@ def _joined(base: str, location: str) -> str:
     try:
         return urljoin(base, location)
     except ValueError as error:
-        raise CannotFetch("It redirects to what is no URL.") from error
+        raise CannotFetch("It redirects to what is no URL.", "url") from error

@@ -105,8 +105,8 @@ class AdminSettings(CommonSettings):
     )
     name_server: tuple[str, int] | None = setting(
         "LINKWIRE_DNS_SERVER",
-        "Address, and port if it is not 53, of the name server that is asked when a domain is verified or a destination "
-        "is looked at. Unset: the system's.",
+        "Address, and port if it is not 53, of the name server that is asked when a domain is verified or a "
+        "destination is looked at. Unset: the system's.",
         default=None,
         parse=_name_server,
     )
@@ -116,6 +116,20 @@ class AdminSettings(CommonSettings):
         "intranet. Unset: only what is on the public internet is.",
         default=None,
         parse=networks,
+    )
+    private_destinations: bool = setting(
+        "LINKWIRE_PRIVATE_DESTINATIONS",
+        "1: links may lead to private addresses and local names, such as `http://10.0.0.7` or `http://wiki.local`, for "
+        "a shortener inside of a network. On the internet they would have browsers ask machines of their own networks.",
+        default="0",
+        parse=switch,
+    )
+    checks_destinations: bool = setting(
+        "LINKWIRE_CHECK_DESTINATIONS",
+        "0: the worker does not ask once a day whether there still is something where links lead. For machines that "
+        "have no way out, or whose address nobody is to see.",
+        default="1",
+        parse=switch,
     )
     enterprise_per_minute: int = setting(
         "LINKWIRE_ENTERPRISE_PER_MINUTE",

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from admin import database, mail
+from admin.fetch import Fetcher, resolver
 from admin.http import idempotency
 from admin.identity import letters, mailed_tokens, sessions
 from admin.identity.oauth import grants
 from admin.links import links, publish
+from admin.links.checker import Checker, enrol
 from admin.settings import AdminSettings
 from admin.stats import ingest, sources
 from admin.stats.recount import Recount
@@ -26,6 +28,8 @@ _LONGEST_PAUSE_S = 5.0
 _PATIENCE_S = 60.0
 _COMPARE_EVERY_S = 1.0
 _MAIL_IDLE_S = 1.0
+_CHECK_IDLE_S = 10.0
+_ENROL_EVERY_S = 600.0
 _CLEAR_EVERY_S = 3600.0
 _TROUBLE = (
     *LOST,
@@ -48,6 +52,8 @@ async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(_keep_doing("mail", lambda: _send_mail(settings))),
             asyncio.create_task(_keep_doing("clearing", lambda: _clear(settings.database()))),
         ]
+        if settings.checks_destinations:
+            loops.append(asyncio.create_task(_keep_doing("checks of destinations", lambda: _check(settings))))
         stopping = asyncio.create_task(stop.wait())
         done, _pending = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
         await end(stopping, *loops)
@@ -131,6 +137,23 @@ async def _send_mail(settings: AdminSettings) -> None:
             written = await letters.step(connection, sealer)
             if not await mail.step(connection, sealer, settings) and not written:
                 await asyncio.sleep(_MAIL_IDLE_S)
+    finally:
+        connection.terminate()
+
+
+async def _check(settings: AdminSettings) -> None:
+    """Ask for the destinations that are due."""
+    names = resolver(settings.name_server)
+    checker = Checker(Fetcher(names, settings.reachable_networks or ()))
+    connection = await asyncpg.connect(settings.database(), timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
+    try:
+        enrol_at = 0.0
+        while True:
+            if time.monotonic() >= enrol_at:
+                await enrol(connection)
+                enrol_at = time.monotonic() + _ENROL_EVERY_S
+            if not await checker.step(connection):
+                await asyncio.sleep(_CHECK_IDLE_S)
     finally:
         connection.terminate()
 

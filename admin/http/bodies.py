@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from admin.errors import Detail, Invalid, PayloadTooLarge
+from admin.settings import AdminSettings
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -44,16 +45,17 @@ def body_of(model: type[M], *, or_form: bool = False) -> Callable[[Request], Awa
         content_type, content = request.headers.get("content-type", ""), await body_bytes(request)
         fields = fields_of(content_type, content, or_form=or_form)
         # In a form everything is text: there 5 is a number, and true is true.
-        return validated(model, fields, is_strict=_kind_of(content_type, content, or_form) != _FORM)
+        is_strict = _kind_of(content_type, content, or_form) != _FORM
+        return validated(model, fields, request.app.state.settings, is_strict=is_strict)
 
     return read
 
 
-def validated(model: type[M], fields: dict[str, Any], *, is_strict: bool = True) -> M:
-    """Fields as this model. Raises `Invalid`."""
+def validated(model: type[M], fields: dict[str, Any], settings: AdminSettings, *, is_strict: bool = True) -> M:
+    """Fields as this model; validators find the settings in their context. Raises `Invalid`."""
     _refuse_two_spellings(model, fields)
     try:
-        return model.model_validate(fields, strict=None if is_strict else False)
+        return model.model_validate(fields, strict=None if is_strict else False, context=settings)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         raise Invalid(details=[_detail(problem) for problem in problems[:_MAX_DETAILS]]) from error
@@ -61,10 +63,27 @@ def validated(model: type[M], fields: dict[str, Any], *, is_strict: bool = True)
 
 def documented_body(model: type[BaseModel], *, or_form: bool = False) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its body with `body_of`."""
-    content = {_JSON: {"schema": model.model_json_schema()}}
+    content = {_JSON: {"schema": _schema(model)}}
     if or_form:
-        content[_FORM] = {"schema": _form_schema(model.model_json_schema())}
+        content[_FORM] = {"schema": _form_schema(_schema(model))}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """With the models of its parts in their places: in the document, references go by another root."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        part = parts[value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
+        return {key: whole(item) for key, item in (part | value).items() if key != "$ref"}
+
+    whole_schema: dict[str, Any] = whole(schema)
+    return whole_schema
 
 
 def _form_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +93,7 @@ def _form_schema(schema: dict[str, Any]) -> dict[str, Any]:
         kinds = [kind for kind in one.pop("anyOf", [one]) if kind.get("type") != "null"]
         if len(kinds) == 1 and kinds[0].get("type") in ("string", "integer", "boolean"):
             properties[name] = one | kinds[0]
-    return {key: value for key, value in schema.items() if key != "$defs"} | {"properties": properties}
+    return schema | {"properties": properties}
 
 
 async def body_bytes(request: Request) -> bytes:

@@ -111,6 +111,7 @@ async def change_links(
     done: list[Link | ApiError] = []
     touched: list[Link] = []
     first_limited: list[int] = []
+    settings = request.app.state.settings
     async with _connection(request) as connection:
         async with connection.transaction():
             found = await links.get_many(connection, caller.organization_id, ids)
@@ -118,7 +119,7 @@ async def change_links(
                 link_id = fields.pop("id", None)
                 try:
                     before = _found(found, link_id)
-                    change = _without_password(validated(LinkChange, fields))
+                    change = _without_password(validated(LinkChange, fields, settings))
                     found[link_id] = await changes.change(connection, caller, before, change)
                 except ApiError as error:
                     done.append(error)
@@ -156,10 +157,10 @@ async def _connection(request: Request) -> AsyncIterator[Connection]:
 
 
 async def _draft(request: Request, organization_id: int, owner_id: str, fields: dict[str, Any]) -> Link | ApiError:
+    settings = request.app.state.settings
     try:
-        new = _without_password(validated(NewLink, fields))
-        hostname = request.app.state.settings.default_hostname
-        return await drafts.draft(organization_id, owner_id, new, default_hostname=hostname)
+        new = _without_password(validated(NewLink, fields, settings))
+        return await drafts.draft(organization_id, owner_id, new, default_hostname=settings.default_hostname)
     except Invalid as error:
         return error
 

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from admin.database import Connection
-from admin.errors import AlreadyExists, ApiError, Invalid
+from admin.errors import AlreadyExists, ApiError
 from admin.http.answers import instant
 from admin.identity import audit
 from admin.identity.principal import Principal
-from admin.links import drafts, links
+from admin.links import checker, drafts, links
 from admin.links.fields import LinkChange
 from admin.links.links import Link
 
@@ -24,25 +24,24 @@ _TOLD = [name for name in links.CHANGEABLE if name not in ("last_part", "passwor
 async def create(connection: Connection, caller: Principal, wanted: Sequence[Link]) -> list[Link | ApiError]:
     """The links that were made, and why others were not."""
     checked = await drafts.settled(connection, caller.organization_id, wanted)
-    made = iter(await links.create_many(connection, [link for link, wrong in checked if not wrong]))
+    made = iter(await links.create_many(connection, [link for link, refusal in checked if refusal is None]))
     done: list[Link | ApiError] = []
-    for link, wrong in checked:
-        if wrong:
-            done.append(Invalid(details=wrong))
-        else:
-            done.append(next(made) or AlreadyExists(await links.why_taken(connection, link)))
+    for link, refusal in checked:
+        done.append(refusal or next(made) or AlreadyExists(await links.why_taken(connection, link)))
     created = [link for link in done if isinstance(link, Link)]
     await audit.record_many(connection, caller, "link.created", [(link.public_id, told(link)) for link in created])
     return done
 
 
 async def change(connection: Connection, caller: Principal, link: Link, change: LinkChange) -> Link:
-    """Change a link that was read with `lock`. Raises `Invalid`, `AlreadyExists`."""
+    """Change a link that was read with `lock`. Raises `Invalid`, `DestinationBlocked`, `AlreadyExists`."""
     wanted = await drafts.changed(link, change)
     if (wanted.address, wanted.destinations) != (link.address, link.destinations):
-        [(wanted, wrong)] = await drafts.settled(connection, caller.organization_id, [wanted])
-        if wrong:
-            raise Invalid(details=wrong)
+        [(wanted, refusal)] = await drafts.settled(connection, caller.organization_id, [wanted])
+        if refusal:
+            raise refusal
+    if wanted.destination != link.destination:
+        await checker.forget(connection, link.id)
     changed = await links.update(connection, link, wanted)
     await audit.record(
         connection, caller, "link.changed", link.public_id, **told(changed), changes=_differences(link, changed)
@@ -69,10 +68,13 @@ async def put(
 
 
 async def delete(connection: Connection, caller: Principal, doomed: Collection[Link], *, purge: bool = False) -> None:
-    """Delete links that were read with `lock`."""
-    await links.delete(connection, doomed, purge=purge)
-    action = "link.purged" if purge else "link.deleted"
-    await audit.record_many(connection, caller, action, [(link.public_id, told(link)) for link in doomed])
+    """Delete links that were read with `lock`. Those that were reported keep their addresses also from `purge`."""
+    freed = [link for link in doomed if purge and not link.reported_at]
+    kept = [link for link in doomed if link.reported_at or not purge]
+    for have_gone, some, action in ((links.purge, freed, "link.purged"), (links.delete, kept, "link.deleted")):
+        if some:
+            await have_gone(connection, some)
+            await audit.record_many(connection, caller, action, [(link.public_id, told(link)) for link in some])
 
 
 def told(link: Link) -> dict[str, Any]:

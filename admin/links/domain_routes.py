@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from admin import database, errors
 from admin.database import Connection, transaction
-from admin.errors import AlreadyExists, Detail, DomainNotVerified, Invalid
+from admin.errors import AlreadyExists, Detail, DomainNotVerified
 from admin.http import ids
 from admin.http.answers import (
     Instant,
@@ -27,8 +27,7 @@ from admin.http.limits import Limit
 from admin.http.request_ids import client
 from admin.identity import audit
 from admin.identity.principal import Administrator, LinkReader
-from admin.links import claims, domains, verification
-from admin.links.destinations import hostname_of
+from admin.links import claims, domains, loops, safety, verification
 from admin.links.domain_fields import DomainChange, NewDomain
 from admin.links.domains import Domain
 from admin.links.verification import Verifier
@@ -168,7 +167,12 @@ async def get_domain(request: Request, caller: LinkReader, domain_id: str) -> Re
     "/domains/{domain_id}",
     summary="Change a domain",
     responses=documented(
-        errors.Invalid, errors.NotFound, errors.AlreadyExists, errors.DomainNotVerified, errors.PayloadTooLarge
+        errors.Invalid,
+        errors.DestinationBlocked,
+        errors.NotFound,
+        errors.AlreadyExists,
+        errors.DomainNotVerified,
+        errors.PayloadTooLarge,
     ),
     openapi_extra=documented_body(DomainChange),
 )
@@ -195,14 +199,16 @@ async def change_domain(
 
 
 async def _check_destinations(connection: Connection, domain: Domain, change: DomainChange) -> None:
+    destinations = {destination for _, destination in change.destinations}
+    ways = await loops.explored(connection, domain.organization_id, destinations, [domain.hostname])
+    blocked = await safety.blocked(connection, destinations)
     wrong = [
-        Detail(field, "It can't be on a host that serves your short links.")
+        Detail(field, why)
         for field, destination in change.destinations
-        if hostname_of(destination) == domain.hostname
-        or await domains.is_own(connection, domain.organization_id, hostname_of(destination))
+        if (why := ways.refusal(destination, lambda place: place.hostname == domain.hostname))
     ]
-    if wrong:
-        raise Invalid(details=wrong)
+    if refusal := safety.refusal(wrong, change.destinations, blocked):
+        raise refusal
 
 
 @router.delete(

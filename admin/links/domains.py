@@ -169,21 +169,6 @@ async def take_free(connection: Connection, organization_id: int, hostname: str)
     return public_id
 
 
-async def is_own(connection: Connection, organization_id: int, hostname: str) -> bool:
-    """Whether a hostname serves the organization's links, or is the default domain: a destination there could lead in
-    circles."""
-    return bool(
-        await connection.fetchval(
-            """
-            /* domains.is_own */
-            select exists (select from domains where hostname = $1 and organization_id is null)
-                or exists (select from links where hostname = $1 and organization_id = $2)""",
-            hostname,
-            organization_id,
-        )
-    )
-
-
 async def default_of(connection: Connection, organization_id: int) -> str | None:
     """The host that the organization has chosen for new links; None means the default domain."""
     hostname: str | None = await connection.fetchval(

@@ -11,11 +11,11 @@ from typing import Any
 import argon2
 
 from admin.database import Connection
-from admin.errors import Detail, Invalid
-from admin.links import domains, policies
-from admin.links.destinations import hostname_of
+from admin.errors import ApiError, Detail, Invalid
+from admin.links import domains, loops, policies, safety
 from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link, random_path
+from admin.links.loops import Ways
 from admin.links.policies import Policy
 from shared.links import is_reserved
 
@@ -40,23 +40,27 @@ async def changed(link: Link, change: LinkChange) -> Link:
     """The link with what was sent in place of what it has. Raises `Invalid`."""
     known = {part["id"] for part in (*link.rules, *link.variants)}
     sent = {name: value for name, value in change.model_dump().items() if name in change.model_fields_set}
-    return _numbered(_agreed(link._replace(**await _columns(sent, known))))
+    wanted = _agreed(link._replace(**await _columns(sent, known)))
+    if link.reported_at and wanted.address != link.address:
+        raise Invalid.of("path", "This link was reported: it stays at its address.")
+    return _numbered(wanted)
 
 
 async def settled(
     connection: Connection, organization_id: int, drafts: Sequence[Link]
-) -> list[tuple[Link, list[Detail]]]:
+) -> list[tuple[Link, ApiError | None]]:
     """Each with its path as its host writes it, and with what speaks against it.
 
-    Until the transaction ends nobody changes the policy of these hosts, nor whose they are.
+    Until the transaction ends nobody changes the policy of these hosts, nor whose they are, nor what is blocked.
     """
     hostnames = {link.hostname for link in drafts}
     usable = {name for name in sorted(hostnames) if await domains.claim(connection, organization_id, name)}
     policies_of = await policies.held(connection, sorted(hostnames))
-    targets = {hostname_of(destination) for link in drafts for _, destination in link.destinations}
-    own = {name for name in targets if name in hostnames or await domains.is_own(connection, organization_id, name)}
+    destinations = {destination for link in drafts for _, destination in link.destinations}
+    ways = await loops.explored(connection, organization_id, destinations, hostnames)
+    blocked = await safety.blocked(connection, destinations)
     normal = [link._replace(path=_path(link, policies_of.get(link.hostname, Policy()))) for link in drafts]
-    return [(link, _refusals(link, usable, own)) for link in normal]
+    return [(link, _refusal(link, usable, ways, blocked)) for link in normal]
 
 
 def _path(link: Link, policy: Policy) -> str:
@@ -65,23 +69,22 @@ def _path(link: Link, policy: Policy) -> str:
     return policy.normal(path) if path else ""
 
 
-def _refusals(link: Link, usable: set[str], own: set[str]) -> list[Detail]:
+def _refusal(link: Link, usable: set[str], ways: Ways, blocked: set[str]) -> ApiError | None:
     found = []
     if link.hostname not in usable:
         found.append(Detail("hostname", "This hostname belongs to another organization."))
     if is_reserved(link.path):
         found.append(Detail("path", "This path is reserved on every host."))
-    found += [
-        Detail(field, "A destination can't be on a host that serves your short links.")
-        for field, destination in link.destinations
-        if hostname_of(destination) in own
-    ]
-    return found
+    for field, destination in link.destinations:
+        if why := ways.refusal(destination, link.address.__eq__):
+            found.append(Detail(field, why))
+    return safety.refusal(found, link.destinations, blocked)
 
 
 def warnings(link: Link) -> list[str]:
     """What its owner should know of a link that is accepted as it is."""
-    return [_REPEATS_UNSEEN.format(link.redirect_status)] if link.redirect_status in (301, 308) else []
+    repeats = [_REPEATS_UNSEEN.format(link.redirect_status)] if link.redirect_status in (301, 308) else []
+    return [*repeats, *safety.lookalikes(link.destinations)]
 
 
 async def _columns(fields: dict[str, Any], known: set[int]) -> dict[str, Any]:

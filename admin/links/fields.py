@@ -5,13 +5,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from admin.http.fields import Change, Fields, Plain, documented, is_whole, plain
 from admin.links.destinations import normal_destination
+from admin.settings import AdminSettings
 from shared.entries import STATUSES
 from shared.links import MAX_PATH_LENGTH, is_reserved, normal_hostname, normal_path
 from shared.rules import normal_when
+from shared.visitor import BROWSERS, DEVICES, SYSTEMS
+from shared.windows import DAYS
 
 MAX_TITLE_LENGTH = 500
 MAX_RULES = 50
@@ -39,6 +42,12 @@ def normal_link_path(text: str) -> str:
     if is_reserved(path):
         raise ValueError("This path is reserved on every host.")
     return path
+
+
+def _destination(text: str, info: ValidationInfo) -> str:
+    settings = info.context
+    is_inside = isinstance(settings, AdminSettings) and settings.private_destinations
+    return normal_destination(text, may_be_private=is_inside)
 
 
 def _moment(value: Any) -> Any:
@@ -94,7 +103,7 @@ _MOMENT = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.*(Z|[+-][0-9]{2}:[0-9]{2})$"
 
 Hostname = Annotated[str, AfterValidator(normal_hostname), documented(format="idn-hostname")]
 Path = Annotated[str, AfterValidator(normal_link_path), documented(format="link-path")]
-Destination = Annotated[str, AfterValidator(normal_destination), documented(format="uri", pattern="^[Hh][Tt][Tt][Pp]")]
+Destination = Annotated[str, AfterValidator(_destination), documented(format="uri", pattern="^[Hh][Tt][Tt][Pp]")]
 Title = Annotated[Plain, Field(max_length=MAX_TITLE_LENGTH)]
 Moment = Annotated[datetime, BeforeValidator(_moment), documented(format="date-time", pattern=_MOMENT)]
 Tag = Annotated[Plain, Field(min_length=1, max_length=50)]
@@ -105,10 +114,45 @@ ParameterName = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,50}$")]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 
 
+def _some(**value: Any) -> dict[str, Any]:
+    """The schema of a value, or a list of values."""
+    return {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}]}
+
+
+_WHEN = {
+    "minProperties": 1,
+    "additionalProperties": False,
+    "properties": {
+        "country": _some(type="string", pattern="^[A-Za-z]{2}$", examples=["BR"]),
+        "device": _some(type="string", enum=list(DEVICES)),
+        "os": _some(type="string", enum=list(SYSTEMS)),
+        "browser": _some(type="string", enum=list(BROWSERS)),
+        "language": _some(type="string", examples=["pt", "pt-BR"]),
+        "query": _some(type="string", examples=["source=letter"]),
+        "referrer": _some(type="string", examples=["news.example.com", "direct"]),
+        "address": _some(type="string", examples=["192.0.2.0/24"]),
+        "time": _some(
+            type="object",
+            minProperties=1,
+            additionalProperties=False,
+            properties={
+                "from": {"type": "string", "examples": ["09:00"]},
+                "until": {"type": "string", "examples": ["17:00"]},
+                "days": {"type": "array", "items": {"type": "string", "enum": list(DAYS)}},
+                "zone": {"type": "string", "examples": ["Europe/Berlin"]},
+                "after": {"type": "string", "format": "date-time"},
+                "before": {"type": "string", "format": "date-time"},
+            },
+        ),
+    },
+}
+"""What a rule can ask (shared/conditions.py), as JSON schema."""
+
+
 class RuleFields(Fields):
     """One rule: who meets every condition goes there. `id` keeps the rule's clicks together when it is sent again."""
 
-    when: Annotated[dict[str, Any], AfterValidator(_when), documented(format="link-rule", minProperties=1)]
+    when: Annotated[dict[str, Any], AfterValidator(_when), documented(**_WHEN)]
     destination: Destination
     id: PartId | None = None
 

@@ -1,10 +1,13 @@
 """What lists of links can be filtered by, and the ways in which a client may write a filter."""
 
+from collections.abc import Callable
+from typing import Any
+
 import orjson
 
 from admin.errors import Detail
 from admin.http.fields import plain
-from admin.http.lists import Values, one_of
+from admin.http.lists import Filter, Values, one_of
 from admin.links.destinations import normal_destination
 from admin.links.fields import normal_link_path
 from shared.links import normal_hostname, normal_path
@@ -18,18 +21,45 @@ def _searched(text: str) -> str:
     return f"%{escaped}%"
 
 
+_HAS_DESTINATION_STATUS = """
+    (id in (select link_id from destination_checks where status = {})
+     or {} = 'unchecked' and not exists (select from destination_checks where link_id = links.id))"""
+"""A link has no row there before the checker makes one."""
+
+
+def _example(read: Callable[[str], Any], example: str) -> Values:
+    return Values(read, {"type": "string", "examples": [example]})
+
+
 FILTERS = {
-    "hostname": Values(normal_hostname, {"type": "string", "examples": ["go.example.com"]}),
-    "path": Values(
-        lambda text: normal_path(normal_link_path(text).encode()), {"type": "string", "examples": ["/spring"]}
+    "hostname": Filter("hostname = {}", _example(normal_hostname, "go.example.com"), "Only links on this hostname."),
+    "path": Filter(
+        "path = {}",
+        _example(lambda text: normal_path(normal_link_path(text).encode()), "/spring"),
+        "Only links with this path.",
     ),
-    "destination": Values(normal_destination, {"type": "string", "examples": ["https://example.com/"]}),
-    "title": Values(plain, {"type": "string", "examples": ["Spring"]}),
-    "tag": Values(plain, {"type": "string", "examples": ["spring"]}),
-    "folder": Values(plain, {"type": "string", "examples": ["campaigns"]}),
-    "externalId": Values(plain, {"type": "string", "examples": ["crm-17"]}),
-    "archived": Values(lambda text: _YES_OR_NO.read(text) == "true", _YES_OR_NO.schema),
-    "search": Values(_searched, {"type": "string", "examples": ["spring"]}),
+    "destination": Filter(
+        "md5(destination) = md5({}) and destination = {}",
+        _example(lambda text: normal_destination(text, may_be_private=True), "https://example.com/"),
+        "Only links that lead here.",
+    ),
+    "destinationStatus": Filter(
+        _HAS_DESTINATION_STATUS, one_of("unchecked", "ok", "dead"), "Only links whose destination was found like this."
+    ),
+    "title": Filter("title = {}", _example(plain, "Spring"), "Only links with this title."),
+    "tag": Filter("tags @> array[{}]", _example(plain, "spring"), "Only links with this tag."),
+    "folder": Filter("folder = {}", _example(plain, "campaigns"), "Only links in this folder."),
+    "externalId": Filter("external_id = {}", _example(plain, "crm-17"), "Only the link with this external id."),
+    "archived": Filter(
+        "archived = {}",
+        Values(lambda text: _YES_OR_NO.read(text) == "true", _YES_OR_NO.schema),
+        "Only links that are archived, or that are not.",
+    ),
+    "search": Filter(
+        "search like {}",
+        _example(_searched, "spring"),
+        "Only links with this text in their title, address, destination or notes, in any case.",
+    ),
 }
 """What lists can be filtered by. Values are brought to their normal form, as they are stored."""
 

@@ -16,7 +16,7 @@ import orjson
 from admin.database import Connection
 from admin.errors import AlreadyExists, NotFound
 from admin.http import ids
-from admin.http.lists import Asked, Filter, Found, Listing, since, until
+from admin.http.lists import Asked, Found, Listing, since, until
 from admin.links.filters import FILTERS
 from shared.links import Address
 
@@ -78,6 +78,8 @@ class Link(NamedTuple):
     """Stored so far."""
     uses: int = 0
     """Of `clicks`, those that the click limit has counted."""
+    destination_status: str = "unchecked"
+    destination_checked_at: datetime | None = None
 
     @property
     def address(self) -> Address:
@@ -124,6 +126,7 @@ CHANGEABLE = {
 }
 """What a change may change, with the types of Postgres."""
 
+_CHANGED = ", ".join(CHANGEABLE)
 _CREATED = CHANGEABLE | {
     "public_id": "text",
     "organization_id": "bigint",
@@ -143,6 +146,8 @@ _COLUMNS = ", ".join(
         "was_limited",
         "coalesce((select total from link_counts where link_id = links.id), 0) as clicks",
         "coalesce((select uses from link_counts where link_id = links.id), 0) as uses",
+        "coalesce((select status from destination_checks where link_id = links.id), 'unchecked') as destination_status",
+        "(select checked_at from destination_checks where link_id = links.id) as destination_checked_at",
     ]
 )
 
@@ -157,21 +162,7 @@ LISTING = Listing(
         "clicks": "coalesce((select total from link_counts where link_id = links.id), 0)",
     },
     filters={
-        "hostname": Filter("hostname = {}", FILTERS["hostname"], "Only links on this hostname."),
-        "path": Filter("path = {}", FILTERS["path"], "Only links with this path."),
-        "destination": Filter(
-            "md5(destination) = md5({}) and destination = {}", FILTERS["destination"], "Only links that lead here."
-        ),
-        "title": Filter("title = {}", FILTERS["title"], "Only links with this title."),
-        "tag": Filter("tags @> array[{}]", FILTERS["tag"], "Only links with this tag."),
-        "folder": Filter("folder = {}", FILTERS["folder"], "Only links in this folder."),
-        "externalId": Filter("external_id = {}", FILTERS["externalId"], "Only the link with this external id."),
-        "archived": Filter("archived = {}", FILTERS["archived"], "Only links that are archived, or that are not."),
-        "search": Filter(
-            "search like {}",
-            FILTERS["search"],
-            "Only links with this text in their title, address, destination or notes, in any case.",
-        ),
+        **FILTERS,
         "startDate": since("created_at"),
         "endDate": until("created_at"),
     },
@@ -299,7 +290,6 @@ async def why_taken(connection: Connection, wanted: Link) -> str:
 
 async def update(connection: Connection, link: Link, wanted: Link) -> Link:
     """Make a link that was read with `lock` what is wanted. Raises `AlreadyExists`."""
-    columns = ", ".join(CHANGEABLE)
     await lock(connection, [link.address, wanted.address])
     try:
         async with connection.transaction():
@@ -307,7 +297,8 @@ async def update(connection: Connection, link: Link, wanted: Link) -> Link:
                 f"""
                 /* links.update */
                 update links
-                   set ({columns}) = (select {columns} from jsonb_to_recordset($2) as wanted ({_declared(CHANGEABLE)})),
+                   set ({_CHANGED}) = (
+                           select {_CHANGED} from jsonb_to_recordset($2) as wanted ({_declared(CHANGEABLE)})),
                        was_limited = was_limited or $3,
                        version = nextval('versions'),
                        updated_at = greatest(date_trunc('milliseconds', now()), updated_at + interval '1 millisecond')
@@ -324,15 +315,22 @@ async def update(connection: Connection, link: Link, wanted: Link) -> Link:
     return of_row(row)
 
 
-async def delete(connection: Connection, links: Collection[Link], *, purge: bool = False) -> None:
-    """Have links that were read with `lock` lead nowhere. Their clicks stay; their addresses too, without `purge`."""
+async def delete(connection: Connection, links: Collection[Link]) -> None:
+    """Have links that were read with `lock` lead nowhere. Their clicks stay, and their addresses are kept for them."""
     addresses = [link.address for link in links]
     await lock(connection, addresses)
-    if purge:
-        sql = "/* links.purge */ delete from links where id = any($1)"
-    else:
-        sql = "/* links.delete */ update links set deleted_at = now(), version = nextval('versions') where id = any($1)"
-    await connection.execute(sql, [link.id for link in links])
+    await connection.execute(
+        "/* links.delete */ update links set deleted_at = now(), version = nextval('versions') where id = any($1)",
+        [link.id for link in links],
+    )
+    await mark(connection, addresses)
+
+
+async def purge(connection: Connection, links: Collection[Link]) -> None:
+    """The same, and their addresses are free."""
+    addresses = [link.address for link in links]
+    await lock(connection, addresses)
+    await connection.execute("/* links.purge */ delete from links where id = any($1)", [link.id for link in links])
     await mark(connection, addresses)
 
 
@@ -351,7 +349,7 @@ async def clear(connection: Connection) -> None:
     await connection.execute(
         f"""
         /* links.clear */
-        delete from links where deleted_at < now() - interval '{RESTORABLE_H} hours'"""  # noqa: S608
+        delete from links where deleted_at < now() - interval '{RESTORABLE_H} hours' and reported_at is null"""  # noqa: S608
     )
 
 

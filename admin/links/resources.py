@@ -30,6 +30,7 @@ class LinkResource(Wire):
     archived: bool
     disabled: bool
     reported_at: Instant | None
+    """When the operator stopped it, who alone can let it lead again."""
     starts_at: Instant | None
     expires_at: Instant | None
     click_limit: int | None
@@ -52,6 +53,9 @@ class LinkResource(Wire):
     """Of those, what the click limit has counted."""
     historic_clicks: int
     """From where the link was imported; in no other number."""
+    destination_status: str
+    """ok once the destination answered, dead when there has been nothing for some time, unchecked before either."""
+    destination_checked_at: Instant | None
 
 
 class DeletedResource(Wire):

@@ -87,7 +87,7 @@ async def list_links(request: Request, caller: LinkReader) -> ListAnswer[LinkRes
     "/links",
     status_code=201,
     summary="Create a link",
-    responses=documented(*errors.OF_EVERY_POST, errors.AlreadyExists),
+    responses=documented(*errors.OF_EVERY_POST, errors.DestinationBlocked, errors.AlreadyExists),
     openapi_extra=documented_body(NewLink, or_form=True),
 )
 async def create_link(request: Request, caller: LinkWriter, once: Once, new: Sent) -> LinkAnswer:
@@ -112,7 +112,7 @@ async def create_link(request: Request, caller: LinkWriter, once: Once, new: Sen
     summary="Create or change the link with an externalId",
     responses={
         201: {"model": LinkAnswer, "description": "It was created."},
-        **documented(errors.Invalid, errors.AlreadyExists, errors.PayloadTooLarge),
+        **documented(errors.Invalid, errors.DestinationBlocked, errors.AlreadyExists, errors.PayloadTooLarge),
     },
     openapi_extra=documented_body(NewLink, or_form=True),
 )
@@ -145,13 +145,17 @@ async def get_link(request: Request, caller: LinkReader, link_id: str) -> LinkAn
 @router.put(
     "/links/{link_id}",
     summary="Change a link",
-    responses=documented(errors.Invalid, errors.NotFound, errors.AlreadyExists, errors.PayloadTooLarge),
+    responses=documented(
+        errors.Invalid, errors.DestinationBlocked, errors.NotFound, errors.AlreadyExists, errors.PayloadTooLarge
+    ),
     openapi_extra=documented_body(LinkChange, or_form=True),
 )
 @router.patch(
     "/links/{link_id}",
     summary="Change a link",
-    responses=documented(errors.Invalid, errors.NotFound, errors.AlreadyExists, errors.PayloadTooLarge),
+    responses=documented(
+        errors.Invalid, errors.DestinationBlocked, errors.NotFound, errors.AlreadyExists, errors.PayloadTooLarge
+    ),
     openapi_extra=documented_body(LinkChange, or_form=True),
 )
 async def change_link(request: Request, caller: LinkWriter, link_id: str, change: SentChange) -> LinkAnswer:
@@ -173,7 +177,8 @@ async def change_link(request: Request, caller: LinkWriter, link_id: str, change
 async def delete_link(request: Request, caller: LinkWriter, link_id: str) -> Answer[DeletedResource]:
     """It stops at once, and its clicks stay in the organization's totals.
 
-    For 24 hours it keeps its address and can be restored, unless `purge=true` frees the address at once.
+    For 24 hours it keeps its address and can be restored, unless `purge=true` frees the address at once. A link
+    that was reported keeps it for good.
     """
     purge = _is_purge(request)
     async with database.connection(request.app.state.pool) as connection:

@@ -82,6 +82,7 @@ class Request(NamedTuple):
 
     target: str
     headers: dict[str, str]
+    method: str = "GET"
 
 
 Page = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -95,7 +96,7 @@ def page(body: bytes = b"", status: int = 200, **headers: str) -> bytes:
 
 
 class Pages:
-    """A web server: what is at each target, 404 for everything else."""
+    """A web server: what is at each target, or only there for a method (`HEAD /a`); 404 for everything else."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}
@@ -109,9 +110,9 @@ class Pages:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
-            _method, target, _version = first.split(" ")
-            self.asked.append(Request(target, dict(line.lower().split(": ", 1) for line in lines)))
-            said = self.pages.get(target, page(b"not found", 404))
+            method, target, _version = first.split(" ")
+            self.asked.append(Request(target, dict(line.lower().split(": ", 1) for line in lines), method))
+            said = self.pages.get(f"{method} {target}", self.pages.get(target, page(b"not found", 404)))
             if callable(said):
                 await said(writer)
             else:

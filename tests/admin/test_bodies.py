@@ -9,11 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import Message
 
 from admin.errors import Detail, Invalid, PayloadTooLarge
 from admin.http.bodies import MAX_BODY_BYTES, body_bytes, body_of, fields_of
+from admin.settings import AdminSettings
+from shared.settings import load
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -175,7 +178,9 @@ def request_of(content_type: str, *messages: Message) -> Request:
     async def receive() -> Message:
         return next(coming)
 
-    return Request({"type": "http", "headers": [(b"content-type", content_type.encode())]}, receive)
+    app = Starlette()
+    app.state.settings = load(AdminSettings, {})
+    return Request({"type": "http", "app": app, "headers": [(b"content-type", content_type.encode())]}, receive)
 
 
 def chunk(content: bytes, *, more: bool = False) -> Message:

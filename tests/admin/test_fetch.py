@@ -63,7 +63,7 @@ async def test_it_asks_for_the_page_by_the_name_of_its_host_and_tells_nothing_of
     there.pages.pages["/a?b=c"] = page(b"found", 201)
     assert await fetch(there, f"http://{HOST.upper()}:PORT/a?b=c#d") == (HOST, 201, b"found")
     [asked] = there.pages.asked
-    assert asked.headers.pop("user-agent") == "linkwire"
+    assert asked.headers.pop("user-agent") == "linkwire (bot)"
     assert asked.headers == {
         "host": f"{HOST}:{there.pages.port}",
         "accept": "*/*",

@@ -49,6 +49,8 @@ DOCUMENTED = {
     "clicks",
     "limitedClicks",
     "historicClicks",
+    "destinationStatus",
+    "destinationCheckedAt",
 }
 
 

@@ -87,7 +87,7 @@ async def test_nor_a_link_that_was_deleted(connection: Connection, redis: Redis,
     await publish.step(connection, redis)
     old = await redis.get(ADDRESS.key)
     async with connection.transaction():
-        await links.delete(connection, [link], purge=True)
+        await links.purge(connection, [link])
     await publish.step(connection, redis)
     tombstone = await held(redis)
     assert tombstone is not None
