@@ -9,18 +9,19 @@ from pydantic import Field
 from starlette.requests import Request
 
 from admin import database, errors
-from admin.database import Connection
+from admin.database import Connection, transaction
 from admin.errors import ApiError, Invalid, NotFound
 from admin.http.answers import ErrorBody, Meta, Wire, documented, error_body
 from admin.http.bodies import body_of, documented_body, validated
 from admin.http.fields import Fields
 from admin.http.idempotency import Once
 from admin.http.request_ids import request_id
-from admin.identity.principal import LinkWriter
-from admin.links import changes, drafts, links
+from admin.identity.principal import LinkWriter, Principal
+from admin.links import changes, domains, drafts, links
 from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link
 from admin.links.resources import LinkResource, resource
+from admin.settings import AdminSettings
 from admin.turns import Turns
 
 _Sent = TypeVar("_Sent", NewLink, LinkChange)
@@ -85,7 +86,10 @@ async def create_links(
     request: Request, caller: LinkWriter, once: Once, sent: Annotated[NewLinks, Depends(body_of(NewLinks))]
 ) -> BulkAnswer:
     """As one by one, but for passwords: they take time, and are set with a change."""
-    wanted = [await _draft(request, caller.organization_id, caller.owner_id, fields) for fields in sent.links]
+    settings = request.app.state.settings
+    async with transaction(request.app.state.pool) as connection:
+        hostname = await domains.default_of(connection, caller.organization_id) or settings.default_hostname
+    wanted = [await _draft(caller, fields, settings, hostname) for fields in sent.links]
     async with _connection(request) as connection:
         async with connection.transaction():
             made = iter(await changes.create(connection, caller, [link for link in wanted if isinstance(link, Link)]))
@@ -156,11 +160,12 @@ async def _connection(request: Request) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def _draft(request: Request, organization_id: int, owner_id: str, fields: dict[str, Any]) -> Link | ApiError:
-    settings = request.app.state.settings
+async def _draft(
+    caller: Principal, fields: dict[str, Any], settings: AdminSettings, default_hostname: str
+) -> Link | ApiError:
     try:
         new = _without_password(validated(NewLink, fields, settings))
-        return await drafts.draft(organization_id, owner_id, new, default_hostname=settings.default_hostname)
+        return await drafts.draft(caller.organization_id, caller.owner_id, new, default_hostname=default_hostname)
     except Invalid as error:
         return error
 

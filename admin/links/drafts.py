@@ -17,10 +17,13 @@ from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link, random_path
 from admin.links.loops import Ways
 from admin.links.policies import Policy
+from admin.turns import Turns
 from shared.links import is_reserved
 
 # OWASP's recommendation with the least memory: an edge worker verifies, one at a time, beside its redirects.
 _hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+_turns = Turns(2, wait_s=1.0, sorry="Too many passwords are being set at the moment. Please try again.")
 
 _REPEATS_UNSEEN = (
     "Browsers remember a redirect with status {}: they won't ask again, so repeated clicks of a visitor are not "
@@ -102,8 +105,13 @@ async def _columns(fields: dict[str, Any], known: set[int]) -> dict[str, Any]:
             fields[name] = {key: value for key, value in fields[name].items() if value is not None}
     if "password" in fields:
         password = fields.pop("password")
-        fields["password_hash"] = password and await asyncio.to_thread(_hasher.hash, password)
+        fields["password_hash"] = password and await _hashed(password)
     return fields
+
+
+async def _hashed(password: str) -> str:
+    async with _turns:
+        return await asyncio.to_thread(_hasher.hash, password)
 
 
 def _agreed(link: Link) -> Link:

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 import asyncpg
 
 from admin.database import AWAY, Connection
-from admin.links import domains, links, uses
+from admin.links import domains, links, policies, uses
 from admin.links.entries import COLUMNS, entry_of
 from shared.entries import Entry
 from shared.links import (
@@ -79,16 +79,17 @@ return 1
 
 
 class Publisher:
-    """Publishes what requests have just committed, before they answer."""
+    """Publishes what has just been committed, before its request is answered, or beside its import."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, within_s: float = NOW_S) -> None:
         self._redis = redis
+        self._within_s = within_s
         self._patient_until = 0.0
 
     async def now(
         self, connection: Connection, addresses: Iterable[Address], *, first_limited: Collection[int] = ()
     ) -> None:
-        """Also begins the counts of links that have a click limit for the first time.
+        """Also what is new of their hosts, and begins the counts of links that have a click limit for the first time.
 
         Never fails, because the change is made: what can't be published in time is left to the worker.
 
@@ -99,9 +100,10 @@ class Publisher:
         if clock() < self._patient_until:
             return
         try:
-            async with asyncio.timeout(NOW_S):
+            async with asyncio.timeout(self._within_s):
                 await uses.begin(self._redis, first_limited)
-                await step(connection, self._redis, list(addresses))
+                touched = {*addresses, *(Address(address.hostname, "") for address in addresses)}
+                await step(connection, self._redis, list(touched))
         except (*LOST, RedisError, *AWAY, asyncpg.InterfaceError) as error:
             log.warning("publication is left to the worker: %r", error)
             self._patient_until = clock() + PATIENCE_S
@@ -301,6 +303,8 @@ async def _not_living(connection: Connection, addresses: Sequence[Address]) -> l
 async def _mark(connection: Connection, addresses: Sequence[Address]) -> int:
     for address in addresses:
         async with connection.transaction():
+            # A change of a host's policy, or of whose it is, marks its links under the host alone.
+            await policies.held(connection, [address.hostname])
             await links.lock(connection, [address])
             await links.mark(connection, [address])
     return len(addresses)

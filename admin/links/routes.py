@@ -16,7 +16,7 @@ from admin.http.bodies import body_of, documented_body
 from admin.http.idempotency import Once
 from admin.identity import audit
 from admin.identity.principal import LinkReader, LinkWriter, Principal
-from admin.links import changes, drafts, links
+from admin.links import changes, domains, drafts, links
 from admin.links.fields import LinkChange, NewLink
 from admin.links.filters import flat
 from admin.links.links import Link
@@ -52,6 +52,9 @@ _PURGE = {
 
 async def _wanted(request: Request, caller: Principal, new: NewLink) -> Link:
     hostname = request.app.state.settings.default_hostname
+    if new.hostname is None:
+        async with transaction(request.app.state.pool) as connection:
+            hostname = await domains.default_of(connection, caller.organization_id) or hostname
     return await drafts.draft(caller.organization_id, caller.owner_id, new, default_hostname=hostname)
 
 

@@ -75,6 +75,18 @@ async def test_links_in_the_order_of_their_clicks(api: Api, connection: Connecti
     ]
 
 
+async def test_new_links_are_on_the_organizations_default_domain(api: Api, connection: Connection) -> None:
+    await made(api.one.api, hostname="go.example.com")
+    await connection.execute(
+        "update domains set verified_at = now(), verified_by = 'txt', is_default = true where hostname = 'go.example.com'"
+    )
+    assert (await made(api.one.api))["hostname"] == "go.example.com"
+    assert (await made(api.one.api, hostname="localhost"))["hostname"] == "localhost"
+    many = await api.one.api.post("/v1/links/bulk", json={"links": [{"destination": "https://a.example.com/"}]})
+    assert many.json()["data"][0]["data"]["hostname"] == "go.example.com"
+    assert (await made(api.other.api))["hostname"] == "localhost"
+
+
 # By an id of one's own.
 
 
