@@ -78,7 +78,7 @@ async def test_links_in_the_order_of_their_clicks(api: Api, connection: Connecti
 async def test_new_links_are_on_the_organizations_default_domain(api: Api, connection: Connection) -> None:
     await made(api.one.api, hostname="go.example.com")
     await connection.execute(
-        "update domains set verified_at = now(), verified_by = 'txt', is_default = true where hostname = 'go.example.com'"
+        "update domains set verified_at = now(), verified_by = 'txt', is_default = true where hostname like 'go.%'"
     )
     assert (await made(api.one.api))["hostname"] == "go.example.com"
     assert (await made(api.one.api, hostname="localhost"))["hostname"] == "localhost"
