@@ -217,6 +217,7 @@ def block_add(pattern: "Pattern", reason: str, disable: bool) -> None:
     from admin.links import reports, safety
 
     settings = _settings().beside_a_running_home()
+    redis_url = settings.redis()
 
     async def add(connection: Connection) -> int:
         async with connection.transaction():
@@ -225,7 +226,7 @@ def block_add(pattern: "Pattern", reason: str, disable: bool) -> None:
         while after is not None:
             async with connection.transaction():
                 addresses, after = await reports.report_some(connection, pattern, reason, after=after)
-            await _publish(settings, connection, addresses)
+            await _publish(redis_url, connection, addresses)
             count += len(addresses)
         return count
 
@@ -265,6 +266,7 @@ def report(address: str, reason: str | None, withdraw: bool) -> None:
     if withdraw == (reason is not None):
         raise click.UsageError("Say --reason why, or --withdraw.")
     settings = _settings().beside_a_running_home()
+    redis_url = settings.redis()
 
     async def act(connection: Connection) -> bool:
         async with connection.transaction():
@@ -273,7 +275,7 @@ def report(address: str, reason: str | None, withdraw: bool) -> None:
                 done = await reports.withdraw(connection, link)
             else:
                 done = await reports.report(connection, link, reason or "")
-        await _publish(settings, connection, [link])
+        await _publish(redis_url, connection, [link])
         return done
 
     try:
@@ -285,12 +287,12 @@ def report(address: str, reason: str | None, withdraw: bool) -> None:
     click.echo(f"{address} leads again." if withdraw else f"{address} is stopped.")
 
 
-async def _publish(settings: AdminSettings, connection: Connection, addresses: Collection["Address"]) -> None:
+async def _publish(redis_url: str, connection: Connection, addresses: Collection["Address"]) -> None:
     """Ahead of what else the worker has to publish; it publishes what can't be published now."""
     from admin.links.publish import Publisher
     from shared.redis import open_redis
 
-    redis = open_redis(settings.redis(), timeout_s=1.0)
+    redis = open_redis(redis_url, timeout_s=1.0)
     try:
         await Publisher(redis).now(connection, addresses)
     finally:

@@ -34,6 +34,8 @@ _ENROLLED = 50_000
 _GONE = ("404", "410")
 _FAILURES = 3
 _FAILED_FOR = timedelta(days=2)
+_SAYS_NOTHING = ("private", "redirects")
+"""Visitors may well get there: they are in another network, or send the cookie that ends the redirects."""
 _NOTHING_TO_ASK = ("dns", "private", "connection", "url")
 """Where GET would fare no better than HEAD."""
 
@@ -51,7 +53,7 @@ class Standing(NamedTuple):
 
     def after(self, outcome: str, at: datetime) -> "Standing":
         """What is known when it has been asked for once more."""
-        if outcome == "private":  # nobody here may ask, and visitors may well get there
+        if outcome in _SAYS_NOTHING:
             return self._replace(outcome=outcome)
         if is_there(outcome):
             return Standing("ok", outcome)

@@ -27,7 +27,7 @@ from admin.database import Connection
 from admin.errors import ApiError, DestinationBlocked, Detail, Invalid
 from admin.links.destinations import hostname_of
 
-_PATTERN = re.compile(r"(?:(?P<scheme>https?)://)?(?P<host>[^/?#@]+?)\.?(?P<rest>/[^#]*)?", re.IGNORECASE)
+_PATTERN = re.compile(r"(?:(?P<scheme>https?)://)?(?P<host>[^/?#@]+)(?P<rest>/[^#]*)?", re.IGNORECASE)
 _HOST_WITH_WILDCARDS = re.compile("[a-z0-9_.*-]+")
 _MAX_LENGTH = 2000
 
@@ -54,7 +54,7 @@ class Pattern(NamedTuple):
         if parts is None:
             raise BadPattern("A pattern looks like example.com, example.com/login*, or *.example.com/*/login.php.")
         rest = (parts["rest"] or "").removesuffix("/") and parts["rest"]  # a host as it is copied from a browser
-        pattern = cls((parts["scheme"] or "").lower(), _normal_host(parts["host"]), rest)
+        pattern = cls((parts["scheme"] or "").lower(), _normal_host(parts["host"].rstrip(".")), rest)
         if not pattern.host.strip("*.") and not pattern.rest.strip("/*"):
             raise BadPattern("This pattern would block every destination.")
         return pattern
@@ -162,7 +162,7 @@ def _normal_host(text: str) -> str:
         raise BadPattern(f"{text} is no host.") from error
     if re.search(r":[0-9]*$", text):
         raise BadPattern("A port is no part of a pattern; it means all of them.")
-    return str(url.hostname).rstrip(".")
+    return str(url.hostname)
 
 
 def _ends(hostname: str) -> list[str]:

@@ -83,7 +83,7 @@ def asked(there: Hosts) -> list[str]:
         ("404 404 dns", "dead"),
         ("404 404 200", "ok"),
         ("private private private", "unchecked"),
-        ("200 private private private", "ok"),
+        ("200 private redirects private", "ok"),
         ("404 private 404", "unchecked"),
     ],
 )
