@@ -54,7 +54,8 @@ def documented(**schema: Any) -> Any:
 
 def plain(text: str) -> str:
     """Text without control characters. Raises ValueError."""
-    if any(unicodedata.category(character) in _CONTROL_CATEGORIES for character in text):
+    # What can be printed has none of them, and that is soon seen.
+    if not text.isprintable() and any(unicodedata.category(character) in _CONTROL_CATEGORIES for character in text):
         raise ValueError("It must not contain control characters.")
     return text
 

@@ -36,7 +36,7 @@ def base62(number: int, length: int) -> str:
 
 def random_base62(length: int) -> str:
     """Unguessable characters."""
-    return "".join(secrets.choice(BASE62) for _ in range(length))
+    return base62(secrets.randbelow(len(BASE62) ** length), length)
 
 
 def shown(prefix: str, public_id: str) -> str:

@@ -4,8 +4,10 @@ What it says of a host, it says of its name. A name on the internet that somebod
 found out here: nothing of ours follows a link, and whoever looks at destinations (checker.py) looks at addresses.
 """
 
+import contextlib
 import re
 import unicodedata
+from functools import lru_cache
 from ipaddress import ip_address
 
 import can_ada
@@ -18,6 +20,7 @@ MAX_LENGTH = 4096
 _SCHEMES = ("http:", "https:")
 _LOCAL = ("localhost", "local", "internal", "home.arpa", "test", "intranet", "private", "corp", "home", "lan")
 """What each network gives a meaning of its own: RFC 6761, 6762 with its appendix G, 8375; ICANN for `internal`."""
+_BELOW_LOCAL = tuple(f".{name}" for name in _LOCAL)
 
 
 class BadDestination(ValueError):
@@ -31,7 +34,8 @@ def normal_destination(text: str, *, may_be_private: bool = False) -> str:
     elsewhere than it seems to: control characters vanish; backslashes, and slashes too few or too many, become two.
     Private addresses are refused in all their spellings, for the parser knows them (0x7f.1, 2130706433, １２７.0.0.1).
     """
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+    # What can be printed has none of them, and that is soon seen.
+    if not text.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
         raise BadDestination("A destination must not contain control characters.")
     if "\\" in text:
         raise BadDestination("A destination must not contain a backslash.")
@@ -52,6 +56,7 @@ def normal_destination(text: str, *, may_be_private: bool = False) -> str:
     return str(url.href)
 
 
+@lru_cache(maxsize=4096)  # of a link that is made, it is asked for several times
 def hostname_of(destination: str) -> str:
     """The host of a destination in normal form, as ASCII without port; an IPv6 address is in brackets."""
     return str(can_ada.parse(destination).hostname).rstrip(".")
@@ -59,7 +64,7 @@ def hostname_of(destination: str) -> str:
 
 def is_private(hostname: str) -> bool:
     """Whether what this host of a destination means depends on the network that asks."""
-    try:
-        return not is_public(ip_address(hostname.strip("[]")))
-    except ValueError:
-        return "." not in hostname or f".{hostname}".endswith(tuple(f".{name}" for name in _LOCAL))
+    if hostname[-1:].isdigit() or hostname.endswith("]"):  # as an address is
+        with contextlib.suppress(ValueError):
+            return not is_public(ip_address(hostname.strip("[]")))
+    return "." not in hostname or hostname in _LOCAL or hostname.endswith(_BELOW_LOCAL)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from admin.http.fields import Change, Fields, Plain, documented, is_whole, plain
 from admin.links.destinations import normal_destination
@@ -168,6 +168,8 @@ class VariantFields(Fields):
 class PreviewFields(Fields):
     """What social networks and messengers show of the link."""
 
+    model_config = ConfigDict(frozen=True)  # or pydantic copies the default for each link
+
     title: Annotated[Plain, Field(max_length=300)] | None = None
     description: Annotated[Plain, Field(max_length=1000)] | None = None
     image: Destination | None = None
@@ -175,6 +177,8 @@ class PreviewFields(Fields):
 
 class UtmFields(Fields):
     """What the destination's `utm_` parameters are set to."""
+
+    model_config = ConfigDict(frozen=True)
 
     source: Short | None = None
     medium: Short | None = None

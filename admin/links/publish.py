@@ -50,23 +50,28 @@ _REBUILD_LOCK = 0x72656275
 _TOMBSTONE_S = 600
 _KEPT_CHANGES = 100_000
 _PAGE = 1000
+_AT_ONCE = 100
+"""Keys that Redis writes before it answers somebody else."""
 
-# KEYS: the address, and the change stream and its counter if it is to be announced.
-# ARGV: version, value, tombstone seconds or 0, changes to keep or 0.
+# KEYS: the change stream and its counter, then the keys. ARGV: seconds that a tombstone lasts, how many changes are
+# kept or 0 if these are not announced, then the values, each a version, a space, and nothing more after a deletion.
 _WRITE = """
-local held = redis.call('GET', KEYS[1])
-if held == ARGV[2] then return 0 end
-if held and tonumber(string.match(held, '^%d+')) > tonumber(ARGV[1]) then return 0 end
-if ARGV[3] == '0' then
-  redis.call('SET', KEYS[1], ARGV[2])
-else
-  redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+for i = 3, #KEYS do
+  local key, value = KEYS[i], ARGV[i]
+  local version, body = string.match(value, '^(%d+) (.?)')
+  local held = redis.call('GET', key)
+  if held ~= value and not (held and tonumber(string.match(held, '^%d+')) > tonumber(version)) then
+    if body == '' then
+      redis.call('SET', key, value, 'EX', ARGV[1])
+    else
+      redis.call('SET', key, value)
+    end
+    if ARGV[2] ~= '0' then
+      local number = redis.call('INCR', KEYS[2])
+      redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], string.format('%.0f-0', number), 'key', key, 'value', value)
+    end
+  end
 end
-if ARGV[4] ~= '0' then
-  local number = redis.call('INCR', KEYS[3])
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], string.format('%.0f-0', number), 'key', KEYS[1], 'value', ARGV[2])
-end
-return 1
 """
 
 # KEYS: the rebuild's token, the marker. ARGV: the token, the marker's value.
@@ -180,16 +185,11 @@ async def _write(redis: Redis, changes: Sequence[tuple[str, _Value]], *, announc
     """Write values under their keys."""
     script = redis.register_script(_WRITE)
     writing = redis.pipeline(transaction=False)
-    stream = [CHANGES_STREAM, CHANGES_COUNTER] if announce else []
-    for key, published in changes:
+    for first in range(0, len(changes), _AT_ONCE):
+        some = changes[first : first + _AT_ONCE]
         await script(
-            keys=[key, *stream],
-            args=[
-                published.version,
-                published.to_bytes(),
-                0 if published.entry else _TOMBSTONE_S,
-                _KEPT_CHANGES if announce else 0,
-            ],
+            keys=[CHANGES_STREAM, CHANGES_COUNTER, *(key for key, _ in some)],
+            args=[_TOMBSTONE_S, _KEPT_CHANGES if announce else 0, *(published.to_bytes() for _, published in some)],
             client=writing,
         )
     await writing.execute()
