@@ -70,12 +70,14 @@ def test_what_is_accepted_can_be_sent_and_is_stable(text: str) -> None:
 
 
 PRIVATE = """
-    localhost LocalHost. a.localhost wiki.local nas.internal db.home.arpa site.test x.corp x.lan intranet a..
+    localhost LocalHost. a.localhost wiki.local nas.internal home.arpa db.home.arpa site.test x.corp x.lan intranet a..
     127.0.0.1 127.1 0x7f.1 0177.1 2130706433 0x7f000001 %31%32%37.0.0.1 １２７.0.0.1 ⓛocalhost 127.0.0.1. 0 10.1.2.3
     172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 192.0.2.1 224.0.0.1 [::1] [::] [::127.0.0.1] [::ffff:10.0.0.1]
     [fe80::1] [fc00::1] [2001:db8::1] [2002:7f00:1::] [64:ff9b::7f00:1]
 """
-PUBLIC = "example.com example.com. 8.8.8.8 134744072 [2606:4700::1111] local.example localhost.example a.tester"
+PUBLIC = (
+    "example.com example.com. 8.8.8.8 134744072 [2606:4700::1111] local.example localhost.example a.tester a.glocal"
+)
 
 
 @pytest.mark.parametrize("host", PRIVATE.split())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from admin.database import Connection
-from admin.links import loops
+from admin.links import domains, loops
 from tests.admin.conftest import Api, Tenant, made
 from tests.admin.people import error_of
 
@@ -61,14 +61,22 @@ async def test_every_way_of_a_link_counts_also_while_it_is_deleted(api: Api, fie
     await made(api.one.api, hostname="one.example", path="/a", destination="https://two.example/b")
 
 
-async def test_hosts_of_the_organization_and_of_everybody_are_refused_whatever_is_there(api: Api) -> None:
+async def test_hosts_of_the_organization_and_of_everybody_are_refused_whatever_is_there(
+    api: Api, connection: Connection
+) -> None:
+    await domains.open_to_all(connection, "all.example")
     await made(api.one.api, hostname="one.example")
-    for destination in ("https://one.example/none", "https://new.example/", "https://new.example:80/a"):
+    for destination in (
+        "https://one.example/none",
+        "https://new.example:80/",
+        "https://new.example/a",
+        "http://all.example/",
+    ):
         assert "serves your short links" in await refused(api.one, hostname="new.example", destination=destination)
     await made(api.other.api, destination="https://one.example/none")
 
 
-async def test_pages_of_a_host_lead_on_as_its_links_do(api: Api, connection: Connection) -> None:
+async def test_pages_of_a_host_lead_on_as_its_links_do(api: Api) -> None:
     await made(api.one.api, hostname="one.example", path="/A", destination="https://two.example/none")
     await made(api.other.api, hostname="two.example")
     for name in ("rootUrl", "notFoundUrl", "expiredUrl", "faviconUrl"):
@@ -98,6 +106,13 @@ async def test_ways_are_followed_so_far_and_no_farther(api: Api, monkeypatch: py
     rules = [{"when": {"country": "DE"}, "destination": f"https://h0.example/{number}"} for number in range(13)]
     await made(api.other.api, rules=rules[:12])
     assert BACK in await refused(api.other, rules=rules)
+
+
+async def test_a_loop_of_others_that_there_is_nevertheless_ends_the_search(api: Api, connection: Connection) -> None:
+    """Two changes at one moment don't see each other."""
+    await made(api.other.api, hostname="two.example", path="/a")
+    await connection.execute("update links set destination = 'https://two.example/a'")
+    await made(api.one.api, hostname="one.example", destination="https://two.example/a")
 
 
 async def test_several_links_at_once_each_have_their_own_ways(api: Api) -> None:
