@@ -30,6 +30,7 @@ class House:
             "LINKWIRE_EDGE_PORT": str(free_port()),
             "LINKWIRE_ADMIN_PORT": str(free_port()),
             "LINKWIRE_METRICS_PORT": str(free_port()),
+            "LINKWIRE_PRIVATE_DESTINATIONS": "1",  # the pages that links lead to are on this machine
             **environment,
         }
         self._console = home.with_name(home.name + ".console")
@@ -195,11 +196,12 @@ def new_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A running Linkwire that the tests of a module share and leave running."""
     home = tmp_path_factory.mktemp("shared") / "home"
+    environment = {"LINKWIRE_PRIVATE_DESTINATIONS": "1"}  # where browsers are led to is on this machine
     if "TEST_REDIS_SERVER" not in os.environ:
-        yield from House.running(home)
+        yield from House.running(home, **environment)
         return
     redis = OwnRedis(home.with_name("redis"))
     try:
-        yield from House.running(home, REDIS_URL=redis.server.url)
+        yield from House.running(home, REDIS_URL=redis.server.url, **environment)
     finally:
         redis.stop()

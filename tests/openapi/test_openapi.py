@@ -59,6 +59,7 @@ def _access_token(api_url: str) -> str:
     return str(answer.json()["meta"]["accessToken"])
 
 
+@pytest.mark.timeout(400)
 def test_every_answer_is_as_documented(api_url: str, database_url: str, tmp_path: Path) -> None:
     secret, key_id = asyncio.run(_make_key(database_url))
     command = [
