@@ -30,7 +30,6 @@ class House:
             "LINKWIRE_EDGE_PORT": str(free_port()),
             "LINKWIRE_ADMIN_PORT": str(free_port()),
             "LINKWIRE_METRICS_PORT": str(free_port()),
-            "LINKWIRE_PRIVATE_DESTINATIONS": "1",  # the pages that links lead to are on this machine
             **environment,
         }
         self._console = home.with_name(home.name + ".console")
