@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from admin.links.transfer.formats import Format
 from admin.links.transfer.rows import NotReadable, Record, Refused, Row
 
 _MOST_IGNORED = 1000  # names of columns, of which a file of JSON could have as many as it has links
+_LONGEST_NAME = 100
+"""Characters of a name that is remembered: one may be as long as a link."""
 _JSON_BEGINS = (b"{", b"[")
 _SQL_BEGINS = ("--", "/*", "insert ", "create ", "drop ", "set ")
 
@@ -40,7 +43,7 @@ class Reading:
                 known[formats.normal(name)] = name
                 self.used[name] = column.field
             elif name not in self.used and len(self.ignored) < _MOST_IGNORED:
-                self.ignored.append(name)
+                self.ignored.append(name[:_LONGEST_NAME])
         self._plan = [(known[name], column) for name, column in self.format.columns.items() if name in known]
 
     def rows(self) -> Iterator[Row | Refused]:
@@ -113,8 +116,9 @@ def _csv(stream: io.BufferedReader, source: str) -> Reading:
         if what := formats.no_links(names):
             raise NotReadable(what)
         if found := formats.recognised(names, source):
-            if twice := [name for name in names if name and names.count(name) > 1]:
-                raise NotReadable(f"The column {twice[0]} is there twice.")
+            [(name, count)] = Counter(filter(None, names)).most_common(1)
+            if count > 1:
+                raise NotReadable(f"The column {name[:_LONGEST_NAME]} is there twice.")
             reading = Reading(found, cells.records_of(lines, delimiter, names, is_guarded=found.is_guarded))
             reading.learn(names)
             return reading
@@ -161,7 +165,7 @@ def _learned(records: Iterator[Record], learn: Callable[[list[str]], None]) -> I
             new = [name for name in record.values if name not in known]
             learn(new)
             if len(known) < _MOST_IGNORED:
-                known.update(new)
+                known.update(name for name in new if len(name) <= _LONGEST_NAME)
         yield record
 
 
