@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
@@ -70,7 +70,7 @@ def serve() -> None:
 
 @linkwire.command()
 def work() -> None:
-    """Do the background work: publish links, ingest clicks, send mail, check destinations, clear away what is over."""
+    """Do the background work: publish and import links, ingest clicks, send mail, check destinations, clear away."""
     from admin import worker
 
     settings = _settings()
@@ -285,6 +285,33 @@ def report(address: str, reason: str | None, withdraw: bool) -> None:
     if not done:
         _give_up(f"There is no link at {address} that {'was' if withdraw else 'was not'} reported.")
     click.echo(f"{address} leads again." if withdraw else f"{address} is stopped.")
+
+
+@linkwire.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--organization", required=True, help="Whose links they become: org_…")
+@click.option("--source", default="", help="Who wrote the file: bitly, dub, … By default whoever its columns name.")
+@click.option("--hostname", help="For links of hosts that the organization does not have. By default its default.")
+@click.option(
+    "--on-conflict", type=click.Choice(["skip", "update"]), default="skip", help="If a link is there already."
+)
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Check and report everything, and do nothing.")
+def import_links(file: BinaryIO, organization: str, **plan: Any) -> None:
+    """Make links of a FILE of another shortener, or of our own. To do it again does no harm."""
+    from admin.links import file_commands
+
+    asyncio.run(file_commands.import_file(_settings().beside_a_running_home(), file, organization, **plan))
+
+
+@linkwire.command("export")
+@click.argument("file", type=click.File("wb"))
+@click.option("--organization", required=True, help="Whose links: org_…")
+@click.option("--format", "kind", type=click.Choice(["csv", "jsonl"]), default="csv")
+def export_links(file: BinaryIO, organization: str, kind: str) -> None:
+    """Write the links of an organization into a FILE, or to standard output (-)."""
+    from admin.links import file_commands
+
+    asyncio.run(file_commands.export_file(_settings().beside_a_running_home(), file, organization, kind))
 
 
 async def _publish(redis_url: str, connection: Connection, addresses: Collection["Address"]) -> None:

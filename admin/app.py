@@ -24,7 +24,15 @@ from admin.identity.oauth import authorize, tokens
 from admin.identity.oauth import routes as oauth
 from admin.identity.oauth.messages import OAuthError, oauth_error
 from admin.identity.principal import Gate
-from admin.links import bulk_routes, domain_routes, explain_routes, orphans, qr_routes
+from admin.links import (
+    bulk_routes,
+    domain_routes,
+    explain_routes,
+    export_routes,
+    import_routes,
+    orphans,
+    qr_routes,
+)
 from admin.links import routes as links
 from admin.links.publish import Publisher
 from admin.links.verification import Verifier
@@ -34,8 +42,10 @@ from shared.redis import LOST, Redis, RedisError, open_redis
 
 _PREFIXES = ("/v1", "/api/v1")
 _ROUTERS = (
-    bulk_routes.router,  # before the routes of one link, which take any word for its id
+    bulk_routes.router,  # before the routes of one link, which take any word for its id, and the next one, too
+    export_routes.router,
     links.router,
+    import_routes.router,
     explain_routes.router,
     qr_routes.router,
     domain_routes.router,

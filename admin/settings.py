@@ -131,6 +131,12 @@ class AdminSettings(CommonSettings):
         default="1",
         parse=switch,
     )
+    import_max_bytes: int = setting(
+        "LINKWIRE_IMPORT_MAX_BYTES",
+        "Bytes of the largest file of links that the API imports. Postgres holds it until it is dealt with.",
+        default="536870912",
+        parse=whole_number(1024, 2**40),
+    )
     enterprise_per_minute: int = setting(
         "LINKWIRE_ENTERPRISE_PER_MINUTE",
         "Requests that an organization of the enterprise tier may make in a minute.",

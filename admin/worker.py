@@ -12,8 +12,9 @@ from admin.fetch import Fetcher, resolver
 from admin.http import idempotency
 from admin.identity import letters, mailed_tokens, sessions
 from admin.identity.oauth import grants
-from admin.links import links, publish
+from admin.links import import_jobs, imports, links, publish
 from admin.links.checker import Checker, enrol
+from admin.links.importing import Importer
 from admin.settings import AdminSettings
 from admin.stats import ingest, sources
 from admin.stats.recount import Recount
@@ -29,6 +30,8 @@ _PATIENCE_S = 60.0
 _COMPARE_EVERY_S = 1.0
 _MAIL_IDLE_S = 1.0
 _CHECK_IDLE_S = 10.0
+_IMPORT_IDLE_S = 1.0
+_IMPORTS = 2
 _ENROL_EVERY_S = 600.0
 _CLEAR_EVERY_S = 3600.0
 _TROUBLE = (
@@ -51,6 +54,8 @@ async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(_keep_doing("recount", lambda: _recount(settings.database(), redis))),
             asyncio.create_task(_keep_doing("mail", lambda: _send_mail(settings))),
             asyncio.create_task(_keep_doing("clearing", lambda: _clear(settings.database()))),
+            # Several, so that a small import does not wait for a large one of somebody else.
+            *(asyncio.create_task(_keep_doing("imports", lambda: _import(settings, redis))) for _ in range(_IMPORTS)),
         ]
         if settings.checks_destinations:
             loops.append(asyncio.create_task(_keep_doing("checks of destinations", lambda: _check(settings))))
@@ -158,11 +163,25 @@ async def _check(settings: AdminSettings) -> None:
         connection.terminate()
 
 
+async def _import(settings: AdminSettings, redis: Redis) -> None:
+    """Carry out imports, one after the other."""
+    pool = await asyncpg.create_pool(
+        settings.database(), min_size=0, max_size=3, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S
+    )
+    try:
+        importer = Importer(pool, redis, settings)
+        while True:
+            if not await import_jobs.step(pool, importer):
+                await asyncio.sleep(_IMPORT_IDLE_S)
+    finally:
+        pool.terminate()
+
+
 async def _clear(database_url: str) -> None:
     """Remove what is over and nobody may ask for again; then wait for the next time."""
     connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
     try:
-        for clear in (idempotency.clear, sessions.clear, grants.clear, mailed_tokens.clear, links.clear):
+        for clear in (idempotency.clear, sessions.clear, grants.clear, mailed_tokens.clear, links.clear, imports.clear):
             await clear(connection)
     finally:
         connection.terminate()

@@ -5,12 +5,14 @@ Rules of this file:
 1. A request claims its key before it does anything, with a lease: when its process dies, the key is free again.
 2. The answer is stored in the transaction of the effect. Whoever has lost the lease can't store it, so its effect is
    undone with its transaction.
-3. Answers are kept for a day, sealed, because some hold a secret. What ended in an error had no effect, and its key is
+3. Where a body is too large for memory, it is received first, and then the key is claimed with its digest (`Later`).
+4. Answers are kept for a day, sealed, because some hold a secret. What ended in an error had no effect, and its key is
    free.
 
 After the IETF's draft `idempotency-key-header`: 409 while the first request is in flight, 422 for another body.
 """
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -127,26 +129,51 @@ _HEADER = Header(
 
 
 async def _effect(request: Request, sent: Annotated[str | None, _HEADER] = None) -> AsyncIterator[Effect]:
-    sealer: Sealer = request.app.state.sealer
+    later = _later(request, sent)
+    async with later.once(b"" if later.key is None else await body_bytes(request)) as effect:
+        yield effect
+
+
+class Later:
+    """The key of a request whose body is not held in memory: it is claimed when all of the body was read."""
+
+    def __init__(self, request: Request, key: str | None) -> None:
+        self._request = request
+        self.key = key
+
+    @contextlib.asynccontextmanager
+    async def once(self, body: bytes) -> AsyncIterator[Effect]:
+        """What the request does. `body` is all of it, or a digest with whatever else must be the same in a repeat.
+
+        Raises as `Effect.claim` does.
+        """
+        sealer: Sealer = self._request.app.state.sealer
+        if self.key is None:
+            yield Effect(sealer, None)
+            return
+        organization_id, actor = self._request.state.acts_for
+        route = f"{self._request.method} {self._request.scope['route'].path.removeprefix('/api')}"
+        effect = Effect(sealer, _digest(str(organization_id), actor, route, self.key))
+        pool = self._request.app.state.pool
+        async with database.connection(pool) as connection:
+            await effect.claim(
+                connection, organization_id, _digest(self._request.url.path.removeprefix("/api"), body.hex())
+            )
+        try:
+            yield effect
+        except Exception:  # when the client has gone away, the lease ends by itself
+            async with database.connection(pool) as connection:
+                await effect.release(connection)
+            raise
+
+
+def _later(request: Request, sent: Annotated[str | None, _HEADER] = None) -> Later:
     if sent is None:
-        yield Effect(sealer, None)
-        return
+        return Later(request, None)
     if not (shape := _SHAPE.fullmatch(sent)):
         raise Invalid.of(HEADER, "It must be 1 to 255 visible ASCII characters, bare or quoted.")
     assert hasattr(request.state, "acts_for"), "a route that asks for Once asks for its caller first"
-    organization_id, actor = request.state.acts_for
-    route = f"{request.method} {request.scope['route'].path.removeprefix('/api')}"
-    effect = Effect(sealer, _digest(str(organization_id), actor, route, shape[1]))
-    fingerprint = _digest(request.url.path.removeprefix("/api"), (await body_bytes(request)).hex())
-    pool = request.app.state.pool
-    async with database.connection(pool) as connection:
-        await effect.claim(connection, organization_id, fingerprint)
-    try:
-        yield effect
-    except Exception:  # when the client has gone away, the lease ends by itself
-        async with database.connection(pool) as connection:
-            await effect.release(connection)
-        raise
+    return Later(request, shape[1])
 
 
 def _digest(*parts: str) -> bytes:
@@ -155,6 +182,9 @@ def _digest(*parts: str) -> bytes:
 
 Once = Annotated[Effect, Depends(_effect)]
 """What a POST route asks for behind its caller, and before its body: a repeat is a repeat whatever the clock says."""
+
+OnceRead = Annotated[Later, Depends(_later)]
+"""The same for a route that reads its body by itself, and whose reading has no effect before it claims."""
 
 
 async def replayed(_: Request, replay: Exception) -> Response:

@@ -159,13 +159,18 @@ class Listing:
 
     async def run(self, connection: Connection, select: str, arguments: Sequence[Any], asked: Asked) -> Found:
         """What was asked for. `select` begins with its name, has `public_id`, ends in conditions; more are added."""
-        values = list(arguments)
-        for name, value in asked.filters.items():
-            values.append(value)
-            select += f" and ({self.filters[name].condition.replace('{}', f'${len(values)}')})"
+        select, values = self.narrowed(select, arguments, asked.filters)
         if asked.page is None:
             return await self._walk(connection, select, values, asked)
         return await self._page(connection, select, values, asked, asked.page)
+
+    def narrowed(self, select: str, arguments: Sequence[Any], filters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """A query that ends in conditions, with those of these filters, and its arguments."""
+        values = list(arguments)
+        for name, value in filters.items():
+            values.append(value)
+            select += f" and ({self.filters[name].condition.replace('{}', f'${len(values)}')})"
+        return select, values
 
     async def _page(self, connection: Connection, select: str, values: list[Any], asked: Asked, number: int) -> Found:
         order = f"{self.sorts[asked.sort]} {asked.order}, {self.id_column} {asked.order}"

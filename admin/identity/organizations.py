@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from admin.database import Connection
+from admin.errors import NotFound
 from admin.http.ids import new_id
 from admin.http.limits import Limit
 
@@ -66,6 +67,17 @@ async def get(connection: Connection, organization_id: int) -> Organization:
         organization_id,
     )
     assert row is not None
+    return Organization(**row)
+
+
+async def by_public_id(connection: Connection, public_id: str) -> Organization:
+    """An organization. Raises `NotFound`."""
+    row = await connection.fetchrow(
+        f"/* organizations.by_public_id */ select {_COLUMNS} from organizations where public_id = $1",  # noqa: S608
+        public_id,
+    )
+    if row is None:
+        raise NotFound("There is no such organization.")
     return Organization(**row)
 
 

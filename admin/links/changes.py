@@ -1,6 +1,7 @@
 """Changes: what a caller does to links, checked, written, and told to the audit log, in the caller's transaction.
 
-Several links at once are several changes: what is refused of one is no trouble for the others.
+Several links at once are several changes: what is refused of one is no trouble for the others. Only `make` and `alter`
+leave it to their callers to tell of them.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,30 +24,39 @@ _TOLD = [name for name in links.CHANGEABLE if name not in ("last_part", "passwor
 
 async def create(connection: Connection, caller: Principal, wanted: Sequence[Link]) -> list[Link | ApiError]:
     """The links that were made, and why others were not."""
-    checked = await drafts.settled(connection, caller.organization_id, wanted)
-    made = iter(await links.create_many(connection, [link for link, refusal in checked if refusal is None]))
-    done: list[Link | ApiError] = []
-    for link, refusal in checked:
-        done.append(refusal or next(made) or AlreadyExists(await links.why_taken(connection, link)))
+    done = await make(connection, await drafts.settled(connection, caller.organization_id, wanted))
     created = [link for link in done if isinstance(link, Link)]
     await audit.record_many(connection, caller, "link.created", [(link.public_id, told(link)) for link in created])
     return done
 
 
+async def make(connection: Connection, settled: Sequence[tuple[Link, ApiError | None]]) -> list[Link | ApiError]:
+    """The same of links that are settled. Nobody is told."""
+    made = iter(await links.create_many(connection, [link for link, refusal in settled if refusal is None]))
+    done: list[Link | ApiError] = []
+    for link, refusal in settled:
+        done.append(refusal or next(made) or AlreadyExists(await links.why_taken(connection, link)))
+    return done
+
+
 async def change(connection: Connection, caller: Principal, link: Link, change: LinkChange) -> Link:
     """Change a link that was read with `lock`. Raises `Invalid`, `DestinationBlocked`, `AlreadyExists`."""
-    wanted = await drafts.changed(link, change)
-    if (wanted.address, wanted.destinations) != (link.address, link.destinations):
-        [(wanted, refusal)] = await drafts.settled(connection, caller.organization_id, [wanted])
-        if refusal:
-            raise refusal
-    if wanted.destination != link.destination:
-        await checker.forget(connection, link.id)
-    changed = await links.update(connection, link, wanted)
+    changed = await alter(connection, link, await drafts.changed(link, change))
     await audit.record(
         connection, caller, "link.changed", link.public_id, **told(changed), changes=_differences(link, changed)
     )
     return changed
+
+
+async def alter(connection: Connection, link: Link, wanted: Link) -> Link:
+    """Make a link that was read with `lock` what is wanted (`drafts.changed`). Nobody is told. Raises as the others."""
+    if (wanted.address, wanted.destinations) != (link.address, link.destinations):
+        [(wanted, refusal)] = await drafts.settled(connection, link.organization_id, [wanted])
+        if refusal:
+            raise refusal
+    if wanted.destination != link.destination:
+        await checker.forget(connection, link.id)
+    return await links.update(connection, link, wanted)
 
 
 async def put(

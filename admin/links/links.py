@@ -4,7 +4,6 @@ Changes of one address are serial: they hold an advisory lock on it until they c
 lock. So per address a higher version is a later commit, which is what publication relies on.
 """
 
-import json
 import secrets
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -123,6 +122,7 @@ CHANGEABLE = {
     "is_public_stats": "boolean",
     "metadata": "jsonb",
     "last_part": "integer",
+    "historic_clicks": "bigint",
 }
 """What a change may change, with the types of Postgres."""
 
@@ -131,10 +131,9 @@ _CREATED = CHANGEABLE | {
     "public_id": "text",
     "organization_id": "bigint",
     "owner_id": "text",
-    "historic_clicks": "bigint",
 }
 _JSON = [name for name, kind in CHANGEABLE.items() if kind == "jsonb"]
-_COLUMNS = ", ".join(
+COLUMNS = ", ".join(
     [
         "id",
         *_CREATED,
@@ -150,6 +149,7 @@ _COLUMNS = ", ".join(
         "(select checked_at from destination_checks where link_id = links.id) as destination_checked_at",
     ]
 )
+"""What `of_row` reads."""
 
 LISTING = Listing(
     prefix="",
@@ -174,7 +174,7 @@ def of_row(row: asyncpg.Record) -> Link:
     """A row as it was selected here."""
     fields = dict(row)
     for name in _JSON:
-        fields[name] = json.loads(fields[name])
+        fields[name] = orjson.loads(fields[name])
     return Link(**fields)
 
 
@@ -193,7 +193,7 @@ async def get(
     row = await connection.fetchrow(
         f"""
         /* links.get */
-        select {_COLUMNS} from links
+        select {COLUMNS} from links
          where organization_id = $1 and public_id = $2
            and ($3::boolean is null or (deleted_at is not null) = $3)"""  # noqa: S608
         + (" for update" if lock else ""),
@@ -211,7 +211,7 @@ async def get_many(connection: Connection, organization_id: int, public_ids: Seq
     rows = await connection.fetch(
         f"""
         /* links.get_many */
-        select {_COLUMNS} from links
+        select {COLUMNS} from links
          where organization_id = $1 and public_id = any($2) and deleted_at is null
          order by id for update""",  # noqa: S608
         organization_id,
@@ -225,7 +225,7 @@ async def by_external_id(connection: Connection, organization_id: int, external_
     row = await connection.fetchrow(
         f"""
         /* links.by_external_id */
-        select {_COLUMNS} from links where organization_id = $1 and external_id = $2 for update""",  # noqa: S608
+        select {COLUMNS} from links where organization_id = $1 and external_id = $2 for update""",  # noqa: S608
         organization_id,
         external_id,
     )
@@ -236,7 +236,7 @@ async def page_of(connection: Connection, organization_id: int, asked: Asked) ->
     """Links of this organization."""
     return await LISTING.run(
         connection,
-        f"/* links.page_of */ select {_COLUMNS} from links where organization_id = $1 and deleted_at is null",  # noqa: S608
+        f"/* links.page_of */ select {COLUMNS} from links where organization_id = $1 and deleted_at is null",  # noqa: S608
         [organization_id],
         asked,
     )
@@ -261,7 +261,7 @@ async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link 
                    date_trunc('milliseconds', now()), date_trunc('milliseconds', now())
               from jsonb_to_recordset($1) as new ({_declared(_CREATED)})
             on conflict do nothing
-            returning {_COLUMNS}""",  # noqa: S608
+            returning {COLUMNS}""",  # noqa: S608
             _records(tried, _CREATED),
         )
         made |= {row["public_id"]: of_row(row) for row in rows}
@@ -303,7 +303,7 @@ async def update(connection: Connection, link: Link, wanted: Link) -> Link:
                        version = nextval('versions'),
                        updated_at = greatest(date_trunc('milliseconds', now()), updated_at + interval '1 millisecond')
                  where id = $1
-                returning {_COLUMNS}""",  # noqa: S608
+                returning {COLUMNS}""",  # noqa: S608
                 link.id,
                 _records([wanted], CHANGEABLE),
                 wanted.click_limit is not None,

@@ -55,6 +55,8 @@ async def everything(api: Api, connection: Connection) -> set[str]:
         await use(owner, "POST", "/v1/domains/{domain_id}/verify", domain_id=domain["id"])
     await use(owner, "PATCH", "/v1/domains/{domain_id}", {"caseSensitive": False}, domain_id=domain["id"])
     await use(owner, "DELETE", "/v1/domains/{domain_id}", domain_id=domain["id"])
+    job = await use(owner, "POST", "/v1/imports", [{"destination": "https://example.com/"}])
+    await use(owner, "DELETE", "/v1/imports/{import_id}", import_id=job["data"]["id"])
     key = (await use(owner, "POST", "/v1/api-keys", {"name": "CI"}))["data"]["id"]
     await use(owner, "POST", "/v1/api-keys/{key_id}/rotate", {}, key_id=key)
     await use(owner, "DELETE", "/v1/api-keys/{key_id}", key_id=key)
@@ -104,6 +106,8 @@ ACTIONS = {
     "domain.verified",
     "domain.changed",
     "domain.deleted",
+    "import.created",
+    "import.cancelled",
     "api_key.created",
     "api_key.rotated",
     "api_key.revoked",

@@ -27,6 +27,8 @@ schemathesis.openapi.format(
     ),
 )
 schemathesis.openapi.media_type("image/png", st.just(png_of()))
+for _kind in ("text/csv", "application/x-ndjson", "application/octet-stream"):
+    schemathesis.openapi.media_type(_kind, st.just(b'{"destination": "https://example.com/"}\n'))
 
 
 @schemathesis.auth()
