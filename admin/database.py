@@ -72,7 +72,7 @@ async def connection(pool: Pool, *, within_s: float = REQUEST_S) -> AsyncIterato
                 raise
             finally:
                 cut.cancel()
-    except AWAY as error:
+    except (*AWAY, asyncpg.DeadlockDetectedError) as error:  # of two that wait for each other, one may try again
         raise Unavailable from error
 
 

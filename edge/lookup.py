@@ -25,6 +25,7 @@ from shared.links import (
     CHANGES_STREAM,
     HOST_PREFIX,
     MARKER_KEY,
+    MAX_PATH_LENGTH,
     Address,
     Marker,
     Published,
@@ -96,8 +97,11 @@ class Lookup:
     async def find(self, address: Address) -> Entry | None:
         """The entry at an address, or None if there is certainly none. Raises `Unavailable`.
 
-        Lookups of the same address that are in flight at once ask Redis once.
+        Lookups of the same address that are in flight at once ask Redis once. What is longer than any link has is not
+        even looked up, nor remembered.
         """
+        if len(address.path) > MAX_PATH_LENGTH:
+            return None
         if (entry := self.remembered(address)) is not None:
             return entry
         if address in self._absent:

@@ -92,11 +92,17 @@ def preview(shown: Preview) -> Response:
     return _page(200, escape(shown.title), escape(shown.description), "".join(lines))
 
 
-def about(entry: Entry) -> Response:
-    """Where a link leads, for whoever wants to know before following it."""
+def about(entry: Entry, now_ms: float) -> Response:
+    """Where a link leads, for whoever wants to know before following it; no more than following it would tell."""
     terms = entry.terms
-    if terms.state:
+    if terms.starts_at_ms is not None and now_ms < terms.starts_at_ms:
+        return gone("not_started")
+    if terms.state or (terms.expires_at_ms is not None and now_ms >= terms.expires_at_ms):
         return gone("gone")
+    if terms.click_limit is not None:
+        return _page(
+            200, "This link can be followed a limited number of times", "Where it leads is told to those who do."
+        )
     if terms.password_hash:
         return _page(200, "This link is protected", "Where it leads is told to those who know its password.")
     destination = escape(entry.destination)

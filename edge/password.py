@@ -3,12 +3,14 @@
 Rules of this file:
 
 1. argon2 runs in a thread, one at a time per worker; a few may wait, more are told to come again. Redirects go on.
-2. Guesses are counted in Redis, per link and per address, before they are looked at. Redis away: nobody may guess.
+2. Guesses are counted in Redis, per link and per address, before they are looked at; what was right is no guess. Redis
+   away: nobody may guess.
 3. The cookie says until when it holds, signed with a key that is made of the password's hash: nobody else can make one,
    every edge understands it, and another password ends it.
 """
 
 import asyncio
+import contextlib
 import hmac
 import time
 from functools import lru_cache
@@ -58,6 +60,7 @@ class Passwords:
     """One per worker."""
 
     def __init__(self, redis: Redis, *, timeout_s: float = 0.2) -> None:
+        self._redis = redis
         self._count = redis.register_script(_COUNT)
         self._timeout_s = timeout_s
         self._turn = asyncio.Lock()
@@ -69,14 +72,26 @@ class Passwords:
             raise TooManyGuesses(1)
         self._waiting += 1
         try:
-            await self._charge(entry.link_id, address)
+            keys = [f"guesses:link:{entry.link_id}", f"guesses:address:{client_network(address)}"]
+            await self._charge(keys)
             async with self._turn:
-                return await asyncio.to_thread(_matches, entry.terms.password_hash, password)
+                is_right = await asyncio.to_thread(_matches, entry.terms.password_hash, password)
+            if is_right:
+                await self._give_back(keys)
+            return is_right
         finally:
             self._waiting -= 1
 
-    async def _charge(self, link_id: int, address: str) -> None:
-        keys = [f"guesses:link:{link_id}", f"guesses:address:{client_network(address)}"]
+    async def _give_back(self, keys: list[str]) -> None:
+        """Who knows the password has not guessed: many may come from one office."""
+        with contextlib.suppress(*LOST, RedisError):
+            async with asyncio.timeout(self._timeout_s):
+                writing = self._redis.pipeline(transaction=False)
+                for key in keys:
+                    writing.decr(key)
+                await writing.execute()
+
+    async def _charge(self, keys: list[str]) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
                 wait_s = await self._count(keys=keys, args=[WINDOW_S, _GUESSES_PER_LINK, _GUESSES_PER_ADDRESS])

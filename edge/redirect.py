@@ -4,6 +4,7 @@ protocol.py is a shortcut of this story for the commonest case; what is said and
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from edge.spool import Spool
 from edge.tally import Tally
 from edge.visits import append, redirection
 from shared.entries import Entry, HostEntry
-from shared.links import MAX_PATH_LENGTH, PREVIEW_MARK, Address, host_of, is_reserved, path_under
+from shared.links import PREVIEW_MARK, Address, host_of, is_reserved, path_under
 
 if TYPE_CHECKING:
     from edge.terms import Terms
@@ -75,8 +76,7 @@ class Redirect:
         path = path_under(host, raw_path)
         if is_reserved(path):
             return await self._reserved(request, hostname, host, path)
-        # No link has a longer one, and none of them is worth remembering.
-        entry = await self._lookup.find(Address(hostname, path)) if len(path) <= MAX_PATH_LENGTH else None
+        entry = await self._lookup.find(Address(hostname, path))
         return await self._follow(request, host, entry) if entry else self._not_found(hostname, host, path)
 
     async def _follow(self, request: Request, host: HostEntry, entry: Entry) -> Response:
@@ -96,7 +96,7 @@ class Redirect:
             return self._refused(pages.method_not_allowed())
         if path.endswith(PREVIEW_MARK):
             entry = await self._lookup.find(Address(hostname, path.removesuffix(PREVIEW_MARK)))
-            answer = pages.about(entry) if entry else None
+            answer = pages.about(entry, time.time() * 1000) if entry else None
         else:
             answer = reserved.answer(host, path)
         if answer is None:

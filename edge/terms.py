@@ -3,10 +3,11 @@
 What becomes of a visit is said by shared/rules.py; here it is done: a page, a password, a use, a redirect.
 """
 
+import asyncio
 import time
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from edge import pages, password
@@ -21,6 +22,8 @@ from shared.entries import Entry, HostEntry
 from shared.redis import Redis
 from shared.rules import Decision, decide, used_up, with_query
 from shared.visitor import Networks, Visitor, client_address
+
+_FORM_WITHIN_S = 10.0
 
 
 class Terms:
@@ -42,6 +45,8 @@ class Terms:
         if decision.outcome == "password":
             return await self._ask(request, entry, visitor)
         if request.method == "POST":
+            if entry.terms.password_hash:  # sent twice
+                return pages.again(request.url.query)
             self._tally.refused += 1
             return pages.method_not_allowed()
         if decision.outcome == "preview":
@@ -90,7 +95,11 @@ class Terms:
         self._tally.asked += 1
         if request.method != "POST":
             return pages.password_form()
-        guess = await _sent(request)
+        try:
+            async with asyncio.timeout(_FORM_WITHIN_S):
+                guess = await _sent(request)
+        except TimeoutError:
+            return pages.too_slow()
         if guess is None:
             return pages.password_form(status=400)
         try:
@@ -141,10 +150,13 @@ def _text(header: str) -> str:
 async def _sent(request: Request) -> str | None:
     """The password that was sent with the form; None when it is no such form."""
     content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > password.MAX_FORM:
-            return None
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > password.MAX_FORM:
+                return None
+    except ClientDisconnect:
+        return None
     try:
         fields = dict(parse_qsl(content.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=5))
     except ValueError:

@@ -12,7 +12,7 @@ import asyncio
 
 from edge.lookup import Lookup, Unavailable
 from shared.links import UNCOUNTED_KEY, uses_key
-from shared.redis import LOST, Redis, RedisError
+from shared.redis import LOST, Redis, RedisError, run_id
 
 # KEYS: the count, the links without one. ARGV: the limit, the link.
 _TAKE = """
@@ -31,6 +31,7 @@ class Uses:
     """One per worker."""
 
     def __init__(self, redis: Redis, lookup: Lookup, *, timeout_s: float = 0.2) -> None:
+        self._redis = redis
         self._take = redis.register_script(_TAKE)
         self._lookup = lookup
         self._timeout_s = timeout_s
@@ -42,9 +43,13 @@ class Uses:
             raise Unavailable
         try:
             async with asyncio.timeout(self._timeout_s):
-                taken = await self._take(keys=[uses_key(run, link_id), UNCOUNTED_KEY], args=[limit, link_id])
+                asking = self._redis.pipeline(transaction=False)
+                asking.info("server")
+                await self._take(keys=[uses_key(run, link_id), UNCOUNTED_KEY], args=[limit, link_id], client=asking)
+                info, taken = await asking.execute()
         except (*LOST, RedisError) as error:
             raise Unavailable from error
-        if taken == -1:
+        # Another server may have taken the place of the one we know, with an older count under the same name.
+        if taken == -1 or run_id(info) != run:
             raise Unavailable
         return bool(taken)

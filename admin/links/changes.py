@@ -16,7 +16,7 @@ from admin.http.answers import instant
 from admin.identity import audit
 from admin.identity.principal import Principal
 from admin.links import checker, drafts, links
-from admin.links.fields import LinkChange
+from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link
 
 _TOLD = [name for name in links.CHANGEABLE if name not in ("last_part", "password_hash")]
@@ -60,16 +60,17 @@ async def alter(connection: Connection, link: Link, wanted: Link) -> Link:
 
 
 async def put(
-    connection: Connection, caller: Principal, wanted: Link, change_of: LinkChange
+    connection: Connection, caller: Principal, new: NewLink, change_of: LinkChange, *, default_hostname: str
 ) -> tuple[Link | None, Link]:
-    """The link with the external id of `wanted`, as it was and as it is: changed, or made. Raises as the others do."""
-    assert wanted.external_id is not None
-    before = await links.by_external_id(connection, caller.organization_id, wanted.external_id)
+    """The link with the external id of `new`, as it was and as it is: changed, or made. Raises as the others do."""
+    assert new.external_id is not None
+    before = await links.by_external_id(connection, caller.organization_id, new.external_id)
     if before is None:
+        wanted = await drafts.draft(caller.organization_id, caller.owner_id, new, default_hostname=default_hostname)
         [made] = await create(connection, caller, [wanted])
         if isinstance(made, Link):
             return None, made
-        before = await links.by_external_id(connection, caller.organization_id, wanted.external_id)
+        before = await links.by_external_id(connection, caller.organization_id, new.external_id)
         if before is None:  # it is not another request that was faster
             raise made
     if before.deleted_at:

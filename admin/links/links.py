@@ -4,6 +4,7 @@ Changes of one address are serial: they hold an advisory lock on it until they c
 lock. So per address a higher version is a later commit, which is what publication relies on.
 """
 
+import json
 import secrets
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -381,7 +382,8 @@ def _declared(types: dict[str, str]) -> str:
 
 def _records(links: Sequence[Link], types: dict[str, str]) -> str:
     """The rows for `jsonb_to_recordset`: one argument, however many and of whatever types."""
-    return orjson.dumps([{name: getattr(link, name) for name in types} for link in links]).decode()
+    rows = [{name: getattr(link, name) for name in types} for link in links]
+    return json.dumps(rows, default=datetime.isoformat)  # unlike orjson it writes what Postgres makes of 1e20
 
 
 def random_path() -> str:

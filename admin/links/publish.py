@@ -94,7 +94,9 @@ class Publisher:
     async def now(
         self, connection: Connection, addresses: Iterable[Address], *, first_limited: Collection[int] = ()
     ) -> None:
-        """Also what is new of their hosts, and begins the counts of links that have a click limit for the first time.
+        """Also begins the counts of links that have a click limit for the first time. Hosts are left to the worker.
+
+        What is new of a host must not come before the links that have moved there with its policy.
 
         Never fails, because the change is made: what can't be published in time is left to the worker.
 
@@ -107,8 +109,7 @@ class Publisher:
         try:
             async with asyncio.timeout(self._within_s):
                 await uses.begin(self._redis, first_limited)
-                touched = {*addresses, *(Address(address.hostname, "") for address in addresses)}
-                await step(connection, self._redis, list(touched))
+                await step(connection, self._redis, list(addresses))
         except (*LOST, RedisError, *AWAY, asyncpg.InterfaceError) as error:
             log.warning("publication is left to the worker: %r", error)
             self._patient_until = clock() + PATIENCE_S

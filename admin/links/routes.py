@@ -50,12 +50,13 @@ _PURGE = {
 }
 
 
-async def _wanted(request: Request, caller: Principal, new: NewLink) -> Link:
-    hostname = request.app.state.settings.default_hostname
+async def _default_hostname(request: Request, caller: Principal, new: NewLink) -> str:
+    """Where it is made when it names no host itself."""
+    hostname: str = request.app.state.settings.default_hostname
     if new.hostname is None:
         async with transaction(request.app.state.pool) as connection:
             hostname = await domains.default_of(connection, caller.organization_id) or hostname
-    return await drafts.draft(caller.organization_id, caller.owner_id, new, default_hostname=hostname)
+    return hostname
 
 
 async def _publish(request: Request, connection: Connection, before: Link | None, after: Link) -> None:
@@ -98,7 +99,8 @@ async def create_link(request: Request, caller: LinkWriter, once: Once, new: Sen
 
     The link can be followed when this has answered.
     """
-    wanted = await _wanted(request, caller, new)
+    hostname = await _default_hostname(request, caller, new)
+    wanted = await drafts.draft(caller.organization_id, caller.owner_id, new, default_hostname=hostname)
     async with database.connection(request.app.state.pool) as connection:
         async with connection.transaction():
             [link] = await changes.create(connection, caller, [wanted])
@@ -126,12 +128,14 @@ async def put_link(request: Request, response: Response, caller: LinkWriter, new
     """
     if new.external_id is None:
         raise Invalid.of("externalId", "It is required here.")
-    wanted = await _wanted(request, caller, new)
+    hostname = await _default_hostname(request, caller, new)
     sent = {name: getattr(new, name) for name in new.model_fields_set}
-    change = LinkChange.model_construct(new.model_fields_set, **sent)
+    # null is no address: a new link gets one, and another keeps its own.
+    sent = {name: value for name, value in sent.items() if value is not None or name not in ("hostname", "path")}
+    change = LinkChange.model_construct(set(sent), **sent)
     async with database.connection(request.app.state.pool) as connection:
         async with connection.transaction():
-            before, link = await changes.put(connection, caller, wanted, change)
+            before, link = await changes.put(connection, caller, new, change, default_hostname=hostname)
         await _publish(request, connection, before, link)
     response.status_code = 200 if before else 201
     return link_answer(request, link)

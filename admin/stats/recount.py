@@ -32,12 +32,14 @@ class Recount:
         self._links: frozenset[int] = frozenset()
         self._before: dict[str, int] | None = None
         """When each spool had last been reported, once the round has settled; by the clock of its machine."""
+        self._wanted: dict[str, int] = {}
+        """How many records each spool had, by the first report after that."""
 
     async def step(self, connection: Connection, redis: Redis) -> int:
         """Go on with the round; how many links have their count again. Raises when Redis or Postgres is away."""
         if not self._links:
             self._links = frozenset(int(link_id) for link_id in await redis.smembers(UNCOUNTED_KEY))
-            self._begun_at, self._before = time.monotonic(), None
+            self._begun_at, self._before, self._wanted = time.monotonic(), None, {}
             return 0
         reports = await reported(redis)
         if self._before is None:
@@ -55,10 +57,12 @@ class Recount:
         waited_for = {row["spool_id"] for row in rows if row["is_open"]}
         closed = positions.keys() - waited_for
         for spool in (waited_for | reports.keys()) - closed:
-            report = reports.get(spool)
-            if report is None or report.at_ms <= self._before.get(spool, 0):
-                return 0
-            if positions.get(spool, 0) < report.recorded:
+            if spool not in self._wanted:
+                report = reports.get(spool)
+                if report is None or report.at_ms == self._before.get(spool):
+                    return 0
+                self._wanted[spool] = report.recorded
+            if positions.get(spool, 0) < self._wanted[spool]:
                 return 0
         return await self._finish(connection, redis)
 

@@ -12,8 +12,6 @@ import pytest
 from admin.database import Connection
 from admin.links import claims, domains
 from shared.entries import HostEntry
-from shared.links import host_key
-from shared.redis import Redis
 from tests.admin.conftest import Api, Tenant, made
 from tests.admin.hosts import Hosts, page, world_of
 from tests.admin.people import error_of
@@ -139,11 +137,11 @@ async def test_hosts_that_nobody_can_add(api: Api) -> None:
         assert error_of(answer) == (400, "VALIDATION_ERROR"), hostname
 
 
-async def test_the_first_link_makes_a_host_a_domain(api: Api, redis: Redis) -> None:
+async def test_the_first_link_makes_a_host_a_domain(api: Api, connection: Connection) -> None:
     await made(api.one.api, hostname=HOST)
     domain = await named(api.one)
     assert domain["attributes"]["status"] == "pending"
-    assert await redis.exists(host_key(HOST))
+    assert "" in await marks(connection)
     answer = await api.other.api.post("/v1/links", json={"destination": "https://example.com/", "hostname": HOST})
     assert error_of(answer) == (400, "VALIDATION_ERROR")
 

@@ -252,3 +252,9 @@ async def test_a_form_may_have_numbers_and_truth_values_and_moments(api: Api) ->
     assert link["expiresAt"] == "2026-03-01T07:00:00.000Z"
     refused = await api.one.api.post("/v1/links", data=form | {"clickLimit": "many"})
     assert refused.json()["error"]["details"][0]["field"] == "clickLimit"
+
+
+async def test_a_link_with_large_numbers_can_be_changed(api: Api) -> None:
+    link = await made(api.one.api, metadata={"a": 1e20, "b": 2**63 - 1, "c": 0.1})
+    changed = await api.one.api.patch(f"/v1/links/{link['id']}", json={"title": "a"})
+    assert changed.json()["data"]["metadata"] == {"a": 1e20, "b": 2**63 - 1, "c": 0.1}

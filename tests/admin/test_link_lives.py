@@ -103,6 +103,17 @@ async def test_a_link_is_put_by_its_external_id(api: Api, redis: Redis) -> None:
     assert others.status_code == 201
 
 
+async def test_a_put_again_keeps_the_address_and_the_ids_of_rules(api: Api) -> None:
+    sent = {"externalId": "x", "destination": "https://a.example.com/", "path": None, "hostname": None}
+    rules = [{"when": {"os": "ios"}, "destination": "https://b.example.com/"}]
+    first = (await api.one.api.put("/v1/links", json=sent | {"rules": rules})).json()["data"]
+    again = await api.one.api.put("/v1/links", json=sent | {"rules": first["rules"]})
+    assert again.status_code == 200, again.text
+    assert {name: again.json()["data"][name] for name in ("hostname", "path", "rules")} == {
+        name: first[name] for name in ("hostname", "path", "rules")
+    }
+
+
 async def test_an_external_id_names_one_link(api: Api) -> None:
     link = await made(api.one.api, externalId="x")
     taken = await api.one.api.post("/v1/links", json={"destination": "https://a.example/", "externalId": "x"})

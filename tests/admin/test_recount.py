@@ -117,3 +117,17 @@ async def test_a_count_that_is_there_is_not_touched(connection: Connection, redi
     for _ in range(3):
         await counting.step(connection, redis)
     assert await counted(redis) == 5
+
+
+async def test_a_round_ends_though_ingest_is_always_behind(connection: Connection, redis: Redis) -> None:
+    await redis.sadd(UNCOUNTED_KEY, LIMITED)
+    await store(connection, 5, uses=5)
+    await report(redis, 5, at_ms=5000)
+    counting = Recount()
+    await counting.step(connection, redis)
+    await counting.step(connection, redis)
+    for recorded in (10, 20):
+        await report(redis, recorded, at_ms=4000 - recorded)  # by a clock that was set back
+        assert await counting.step(connection, redis) == 0
+    await store(connection, 10, uses=10)
+    assert await counting.step(connection, redis) == 1

@@ -349,3 +349,9 @@ async def test_a_redis_that_was_started_again_is_complete_only_after_it_was_publ
         finally:
             again.kill()
             again.wait()
+
+
+async def test_what_is_longer_than_any_link_is_neither_asked_for_nor_remembered(lookup: Lookup) -> None:
+    lookup._redis = None  # type: ignore[assignment]  # whoever asks it fails
+    assert await lookup.find(Address("go.example", "/" + "x" * 2048)) is None
+    assert not lookup._absent

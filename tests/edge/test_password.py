@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import argon2
 import httpx2
@@ -47,6 +48,8 @@ async def test_who_knows_the_password_is_let_through_and_remembered(edge: Edge, 
     remembered: list[tuple[str, str | bytes]] = [("cookie", cookie.partition(";")[0])]
     assert edge.clicks() == []
     assert (await edge.visit(headers=remembered)).headers["location"] == TARGET
+    twice = await edge.visit("/promo?a=1", method="POST", content=b"password=a", headers=[FORM, *remembered])
+    assert (twice.status_code, twice.headers["location"]) == (303, "?a=1")
     assert len(edge.clicks()) == 1
     other = ENTRY._replace(terms=Terms(password_hash=_hasher.hash("open sesame")))
     await publisher.change(PROMO, Published(3, other))
@@ -68,6 +71,31 @@ async def test_what_is_no_form_is_no_guess(edge: Edge, publisher: Publisher, red
     answer = await send(edge, content)
     assert (answer.status_code, "Please try again" in answer.text) == (400, True)
     assert await redis.keys("guesses:*") == []
+
+
+async def test_a_form_that_does_not_come_is_waited_for_a_while(
+    edge: Edge, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.terms._FORM_WITHIN_S", 0.05)
+    await publisher.change(PROMO, Published(2, ENTRY))
+    scope = {"type": "http", "method": "POST", "path": "/promo", "raw_path": b"/promo", "query_string": b""}
+    headers = [(b"host", b"go.example"), (b"content-length", b"100")]
+    said: list[Any] = []
+
+    async def nothing() -> Any:
+        await asyncio.Event().wait()
+
+    async def say(message: Any) -> None:
+        said.append(message)
+
+    await edge.app({**scope, "http_version": "1.1", "headers": headers, "client": ("203.0.113.1", 5)}, nothing, say)
+    assert said[0]["status"] == 408
+
+    async def gone() -> Any:
+        return {"type": "http.disconnect"}
+
+    await edge.app({**scope, "http_version": "1.1", "headers": headers, "client": ("203.0.113.1", 5)}, gone, say)
+    assert said[2]["status"] == 400
 
 
 async def test_other_links_take_no_form(edge: Edge, publisher: Publisher) -> None:
@@ -103,8 +131,10 @@ async def test_guesses_are_counted_per_address_and_per_link(redis: Redis, monkey
     with pytest.raises(TooManyGuesses) as refused:
         await passwords.is_right(ENTRY, "2001:db8::2", "open sesame")  # of the same network
     assert 0 < refused.value.retry_after_s <= password.WINDOW_S
+    for _ in range(20):  # of one office
+        assert await passwords.is_right(ENTRY, "203.0.113.1", "open sesame")
     for number in range(4):
-        assert await passwords.is_right(ENTRY, f"203.0.113.{number}", "open sesame")
+        assert not await passwords.is_right(ENTRY, f"203.0.113.{number}", "guess")
     with pytest.raises(TooManyGuesses):
         await passwords.is_right(ENTRY, "203.0.113.9", "open sesame")
     assert await passwords.is_right(ENTRY._replace(link_id=8), "203.0.113.10", "open sesame")

@@ -181,6 +181,9 @@ async def test_status_and_headers_are_the_links(
         ({"rules": (Rule(1, {"os": ["ios"]}, ELSEWHERE),)}, 200, "sent elsewhere", ELSEWHERE),
         ({"password_hash": "$argon2id$"}, 200, "protected", TARGET),
         ({"state": "reported"}, 410, "closed", TARGET),
+        ({"expires_at_ms": 1}, 410, "closed", TARGET),
+        ({"starts_at_ms": 2**53}, 404, "not open yet", TARGET),
+        ({"click_limit": 1}, 200, "limited number", TARGET),
     ],
     ids=str,
 )

@@ -49,6 +49,13 @@ async def test_without_a_count_nobody_is_let_through_and_one_is_asked_for(
     assert await uses.take(7, 1)
 
 
+async def test_another_server_in_the_place_of_ours_grants_nothing(redis: Redis, lookup: Lookup) -> None:
+    await redis.set(uses_key("0" * 40, 7), 0)  # as our server had said, and the other one was told in time
+    lookup._run = "0" * 40
+    with pytest.raises(Unavailable):
+        await Uses(redis, lookup, timeout_s=5).take(7, 1000)
+
+
 async def test_while_the_links_are_not_complete_or_redis_is_away_nobody_is(redis: Redis, lookup: Lookup) -> None:
     await count_from(redis, 0)
     nobody = open_redis("redis://127.0.0.1:1", timeout_s=0.2)

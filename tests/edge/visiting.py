@@ -29,7 +29,7 @@ class Edge:
     """One worker's application, and visits to it."""
 
     def __init__(self, app: ASGIApp, settings: EdgeSettings) -> None:
-        self._app = app
+        self.app = app
         self._settings = settings
         self.spool_directory = settings.spool_directory
 
@@ -45,7 +45,7 @@ class Edge:
         content: bytes = b"",
     ) -> httpx2.Response:
         """One request. `raw_path` is sent as it is, where httpx2 would have tidied it; no `host`, no Host header."""
-        app = self._app if raw_path is None else _with_raw_path(self._app, raw_path)
+        app = self.app if raw_path is None else _with_raw_path(self.app, raw_path)
         transport = httpx2.ASGITransport(app=app, client=(peer, 50000))
         async with httpx2.AsyncClient(transport=transport, trust_env=False) as visitor:
             request = visitor.build_request(method, "http://go.example" + path, content=content)
