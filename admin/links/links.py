@@ -252,8 +252,8 @@ async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link 
     named = [link._replace(public_id=ids.new_id()) for link in new]
     waiting = named
     for _ in range(_RANDOM_TRIES):
-        tried = [link if link.path else link._replace(path=random_path()) for link in waiting]
-        await lock(connection, [link.address for link in tried])
+        tried = {link.public_id: link if link.path else link._replace(path=random_path()) for link in waiting}
+        await lock(connection, [link.address for link in tried.values()])
         rows = await connection.fetch(
             f"""
             /* links.create_many */
@@ -262,10 +262,10 @@ async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link 
                    date_trunc('milliseconds', now()), date_trunc('milliseconds', now())
               from jsonb_to_recordset($1) as new ({_declared(_CREATED)})
             on conflict do nothing
-            returning {COLUMNS}""",  # noqa: S608
-            _records(tried, _CREATED),
+            returning public_id, id, was_limited, version, created_at, updated_at""",  # noqa: S608
+            _records(list(tried.values()), _CREATED),
         )
-        made |= {row["public_id"]: of_row(row) for row in rows}
+        made |= {row["public_id"]: tried[row["public_id"]]._replace(**row) for row in rows}
         # Only a random path may be free at the next try.
         waiting = [link for link in waiting if link.public_id not in made and not link.path]
         if not waiting:
