@@ -53,14 +53,15 @@ async def open_pool(url: str, *, size: int = 10) -> Pool:
 
 
 @contextlib.asynccontextmanager
-async def connection(pool: Pool, *, within_s: float = REQUEST_S) -> AsyncIterator[Connection]:
-    """A connection of the pool, waited for and used for `within_s` in all; then it is cut.
+async def connection(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[Connection]:
+    """A connection of the pool, waited for and used for `within_s` (or `REQUEST_S`) in all; then it is cut.
 
     Cut, not cancelled: a Postgres that does not answer would not answer a ROLLBACK either. Raises `Unavailable` when
     Postgres is away or too slow.
     """
     try:
         clock = asyncio.get_running_loop()
+        within_s = REQUEST_S if within_s is None else within_s
         end = clock.time() + within_s
         async with pool.acquire(timeout=within_s) as taken:
             cut = clock.call_at(end, taken.terminate)

@@ -70,10 +70,13 @@ def client_of(app: FastAPI, bearer: str | None = None, **headers: str) -> httpx2
 async def running(settings: AdminSettings) -> AsyncIterator[FastAPI]:
     """An API until the block ends."""
     app = build(settings)
-    async with app.router.lifespan_context(app):
-        # On a machine that is busy with tests, Redis would be taken for away now and then.
-        app.state.limits._timeout_s = 10.0
-        yield app
+    with pytest.MonkeyPatch.context() as patch:
+        # On a machine that is busy with tests, Postgres and Redis would be taken for away now and then.
+        patch.setattr("admin.database.REQUEST_S", 10.0)
+        patch.setattr("admin.database.AUTHENTICATE_S", 10.0)
+        async with app.router.lifespan_context(app):
+            app.state.limits._timeout_s = app.state.publisher._within_s = 10.0
+            yield app
 
 
 async def founded(connection: Connection, name: str, tier: str = "enterprise") -> tuple[Organization, User]:
