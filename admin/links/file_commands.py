@@ -150,14 +150,18 @@ class _Console:
         if not self._format:
             return
         used, ignored = self._columns
-        self._console.print(f"{self._format}: {', '.join(used)}", highlight=False, markup=False)
+        self._say(f"{self._format}: {', '.join(used)}")
         if ignored:
-            self._console.print(f"Not used: {', '.join(ignored)}", highlight=False, markup=False)
+            self._say(f"Not used: {', '.join(ignored)}")
         for note in self._notes:
-            where = f"line {note.line}" + (f", {note.column}" if note.column else "")
-            self._console.print(f"{where}: {note.message}", highlight=False, markup=False)
+            self._say(f"line {note.line}{note.column and f', {note.column}'}: {note.message}")
         table = Table()
         for name in COUNTED:
             table.add_column(name, justify="right")
         table.add_row(*(f"{self.counts[name]:,}" for name in COUNTED))
         self._console.print(table)
+
+    def _say(self, line: str) -> None:
+        """In one line, and without anything of the file that a terminal would heed."""
+        shown = "".join(character if character.isprintable() else " " for character in line)
+        self._console.print(shown, highlight=False, markup=False, soft_wrap=True)

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 MAX_NOTES = 1_000
 """So many of the first ones are kept."""
 
-_LEASE_S = 60.0
+_LEASE_S = 30.0
 _PAUSE_S = 5.0
 _ATTEMPTS = 5
 _GIVEN_UP = "It was given up: nobody got on with it in several attempts. The log of the worker says why."

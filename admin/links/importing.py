@@ -40,7 +40,7 @@ _IN_THE_WAY = "Other lines of this file have this address or externalId, too. Im
 _NO_PASSWORD = "Its password is not in the file, so the link is disabled. Give it one, then enable it."  # noqa: S105
 _TRIES = 5
 _PUBLISH_S = 5.0
-_STAY_S = 15.0
+_STAY_S = 10.0
 
 
 class Plan(NamedTuple):

@@ -25,7 +25,7 @@ from admin.links.importing import Plan
 
 _MAX_WAITING = 10
 _COME_AGAIN_S = 60
-_RECEIVED_H = 12
+_SILENCE_H = 1
 _KEPT_DAYS = 90
 _LONGEST = 500
 _ENDS = ("finished", "failed", "cancelled")
@@ -130,13 +130,14 @@ def of_row(row: asyncpg.Record) -> Import:
 async def receive(connection: Connection, caller: Principal, plan: Plan) -> int:
     """Make ready for the file of an import. Its id.
 
-    Raises `RateLimited` while there are many to be carried out, and `Invalid` for a host of somebody else.
+    Raises `RateLimited` while there are many to be received or carried out, and `Invalid` for a host of somebody else.
     """
     await check_host(connection, caller.organization_id, plan.hostname)
     waiting = await connection.fetchval(
         """
         /* imports.receive */
-        select count(*) from imports where organization_id = $1 and status in ('pending', 'running')""",
+        select count(*) from imports
+         where organization_id = $1 and status in ('receiving', 'pending', 'running')""",
         caller.organization_id,
     )
     if waiting >= _MAX_WAITING:
@@ -275,11 +276,14 @@ async def end(connection: Connection, job: Import, who: Principal, status: str, 
 
 
 async def clear(connection: Connection) -> None:
-    """Remove files that were never completed, and imports that have been over for long."""
+    """Remove files of which nothing has come for long, and imports that have been over for longer."""
     await connection.execute(
         f"""
         /* imports.clear */
         delete from imports
          where finished_at < now() - interval '{_KEPT_DAYS} days'
-            or status = 'receiving' and created_at < now() - interval '{_RECEIVED_H} hours'"""  # noqa: S608
+            or status = 'receiving' and created_at < now() - interval '{_SILENCE_H} hours'
+               and not exists (
+                   select from import_chunks
+                    where import_id = imports.id and received_at > now() - interval '{_SILENCE_H} hours')"""  # noqa: S608
     )

@@ -225,14 +225,15 @@ async def test_the_commands_do_what_the_api_does(
         assert file.read_bytes().decode() == await exported(api.one, name)
     assert (await command("export", "-", "--organization", one, "--format", "jsonl")).stdout == file.read_text()
     total = 603 + len(TITLES)
-    file.write_text(file.read_text() + '{"destination": "nowhere"}\n')
+    file.write_text(file.read_text() + '{"destination": "nowhere", "\\u001b[31mred": 1}\n')
     options = ("--organization", other, "--hostname", "Two.example", "--source", "linkwire")
     done = await command("import", str(file), *options, "--dry-run")
     assert done.exit_code == 0 and await everything(api.other) == []
     for outcome in ("created", "unchanged"):
         done = await command("import", str(file), *options, "--on-conflict", "update")
         assert done.exit_code == 0, done.output
-        assert f"line {total + 1}, destination: A destination must be" in done.output
+        assert f"line {total + 1}, destination: A destination must be an absolute URL, such as" in done.output
+        assert "Not used: id, createdAt,  [31mred\n" in done.output
         assert f" {total} " in done.output and outcome in done.output
     links = await everything(api.other)
     assert len(links) == total and all(link["ownerId"] == f"o-{other.removeprefix('org_')}" for link in links)

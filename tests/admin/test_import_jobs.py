@@ -162,7 +162,10 @@ async def test_what_was_never_completed_is_not_seen_and_cleared_away(api: Api, c
     assert (await api.one.api.get("/v1/imports")).json()["data"] == []
     assert error_of(await api.one.api.get(f"/v1/imports/{import_id}")) == (404, "RESOURCE_NOT_FOUND")
     assert await work(api) == 0
-    await connection.execute("update imports set created_at = now() - interval '13 hours'")
+    await connection.execute("update imports set created_at = now() - interval '2 hours'")
+    await imports.clear(connection)
+    assert await count(connection, "import_chunks") == 1  # which came just now
+    await connection.execute("update import_chunks set received_at = now() - interval '2 hours'")
     await imports.clear(connection)
     assert await count(connection, "imports") == await count(connection, "import_chunks") == 0
     old, new = [await imported(api, api.one, f"path,destination\n/{name},nowhere\n") for name in "ab"]
@@ -191,9 +194,10 @@ async def test_a_file_is_imported_once_for_its_key(api: Api, connection: Connect
     assert [answer.status_code for answer in at_once] == [202, 202]  # without a key as often as it is sent
 
 
-async def test_ten_may_wait(api: Api) -> None:
+async def test_ten_may_wait(api: Api, connection: Connection) -> None:
     for _ in range(10):
         await sent(api.one, FILE)
+    await connection.execute("update imports set status = 'receiving' where id = (select min(id) from imports)")
     answer = await send(api.one, FILE)
     assert error_of(answer) == (429, "RATE_LIMIT_EXCEEDED") and answer.headers["retry-after"] == "60"
     await sent(api.other, FILE)

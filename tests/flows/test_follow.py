@@ -35,6 +35,18 @@ def test_a_link_made_where_a_404_is_remembered(house: House) -> None:
     wait_for(lambda: house.visit("/later").status_code == 302, 1)
 
 
+def test_an_imported_link_can_be_followed_when_the_import_has_finished(house: House) -> None:
+    lines = [f"/imported-{number},https://example.com/{number}\n" for number in range(1_200)]
+    with house.api() as api:
+        headers = {"Content-Type": "text/csv"}
+        sent = api.post("/imports", content="path,destination\n" + "".join(lines), headers=headers)
+        sent.raise_for_status()
+        url = f"/imports/{sent.json()['data']['id']}"
+        wait_for(lambda: api.get(url).json()["data"]["attributes"]["status"] == "finished", 30)
+    for number in (0, 600, 1_199):
+        assert house.visit(f"/imported-{number}").headers["location"] == f"https://example.com/{number}"
+
+
 def test_every_spelling_that_is_one_address_leads_there(house: House) -> None:
     house.link(path="/Grüße")
     for spelling in ("/Gr%C3%BC%C3%9Fe", "/Gr%c3%bc%c3%9fe/", "/x/../Gr%C3%BC%C3%9Fe?utm=1", "/%47r%C3%BC%C3%9Fe"):
