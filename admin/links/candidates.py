@@ -50,6 +50,11 @@ class Candidate(NamedTuple):
 class Batch:
     """Some rows of a file."""
 
+    kind: str
+    """What the file was taken for."""
+    used: dict[str, str]
+    """As in `Reading`, which goes on in another thread, at the end of this batch; so are those that are `ignored`."""
+    ignored: list[str]
     candidates: list[Candidate] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     """Why there are no others."""
@@ -67,34 +72,37 @@ def batches(
     reading: Reading, settings: AdminSettings, bytes_read: Callable[[], int], *, after: int = 0
 ) -> Iterator[Batch]:
     """The rest of a file behind the position `after`."""
-    batch, before, begun_at = Batch(), None, 0
+    kind = reading.format.name
+    batch, before, begun_at = Batch(kind, {}, []), None, 0
     for position, found in enumerate(reading.rows(), start=1):
         is_same_line = isinstance(found, Refused) and isinstance(before, Refused) and before.line == found.line
         before = found
         if position <= after:
             continue
         batch.position, batch.line = position, found.line
+        if len(batch.used) < len(reading.used) or len(batch.ignored) < len(reading.ignored):
+            batch.used, batch.ignored = dict(reading.used), list(reading.ignored)
         if isinstance(found, Refused):
             batch.notes.append(Note(found.line, found.column[:_LONGEST_NAME], found.reason))
             batch.refused += not is_same_line
         else:
-            _add(batch, found, reading, settings)
+            _add(batch, found, settings)
         batch.bytes_read = bytes_read()
         is_full = len(batch.candidates) + len(batch.notes) >= ROWS
         if is_full or batch.bytes_read - begun_at > _BATCH_BYTES:
             yield batch
-            batch, begun_at = Batch(), batch.bytes_read
+            batch, begun_at = Batch(kind, batch.used, batch.ignored), batch.bytes_read
     if batch.position:
         yield batch
 
 
-def _add(batch: Batch, row: Row, reading: Reading, settings: AdminSettings) -> None:
+def _add(batch: Batch, row: Row, settings: AdminSettings) -> None:
     try:
         batch.candidates.append(_candidate(row, settings))
     except Invalid as error:
         batch.refused += 1
         for detail in error.details:
-            batch.notes.append(Note(row.line, column_of(reading.used, detail.field), detail.message))
+            batch.notes.append(Note(row.line, column_of(batch.used, detail.field), detail.message))
 
 
 def _candidate(row: Row, settings: AdminSettings) -> Candidate:

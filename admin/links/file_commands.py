@@ -25,7 +25,6 @@ from admin.links.candidates import Batch, Note
 from admin.links.import_jobs import MAX_NOTES, columns_of
 from admin.links.importing import COUNTED, Done, Importer, Plan
 from admin.links.transfer.formats import SOURCES
-from admin.links.transfer.reading import Reading
 from admin.links.transfer.rows import NotReadable
 from admin.settings import AdminSettings
 from shared.links import BadAddress, normal_hostname
@@ -134,11 +133,11 @@ class _Console:
         self._task = self._progress.add_task("", total=size, rows=0)
         self._progress.start()
 
-    async def enter(self, connection: Connection, batch: Batch, done: Done, reading: Reading) -> None:
+    async def enter(self, connection: Connection, batch: Batch, done: Done) -> None:
         """Remember it, and show how far it is."""
         self.counts += done.counts
         self._notes += done.notes[: MAX_NOTES - len(self._notes)]
-        self._format, self._columns = reading.format.name, columns_of(reading)
+        self._format, self._columns = batch.kind, columns_of(batch)
         self._progress.update(self._task, completed=batch.bytes_read, rows=batch.position)
 
     async def stay(self) -> None:

@@ -25,7 +25,6 @@ from admin.links import imports
 from admin.links.candidates import Batch, Note
 from admin.links.importing import COUNTED, Done, Importer
 from admin.links.imports import Import, Lost
-from admin.links.transfer.reading import Reading
 from admin.links.transfer.rows import NotReadable
 
 log = logging.getLogger(__name__)
@@ -126,10 +125,10 @@ class _Row:
         self._pool = pool
         self._job = job
 
-    async def enter(self, connection: Connection, batch: Batch, done: Done, reading: Reading) -> None:
+    async def enter(self, connection: Connection, batch: Batch, done: Done) -> None:
         """Also renews the lease."""
         before = self._job
-        used, ignored = columns_of(reading)
+        used, ignored = columns_of(batch)
         notes = done.notes[: MAX_NOTES - before.noted]
         after = before._replace(
             columns_used=used,
@@ -154,7 +153,7 @@ class _Row:
                 batch.bytes_read,
                 orjson.dumps(after.counts).decode(),
                 after.noted,
-                reading.format.name,
+                batch.kind,
                 None if is_known else orjson.dumps(used).decode(),
                 None if is_known else orjson.dumps(ignored).decode(),
                 _LEASE_S,
@@ -211,10 +210,10 @@ async def _note(connection: Connection, job: Import, notes: Sequence[Note]) -> N
     )
 
 
-def columns_of(reading: Reading) -> tuple[dict[str, str], list[str]]:
+def columns_of(batch: Batch) -> tuple[dict[str, str], list[str]]:
     """The columns of a file that tell of links, with the fields they tell of; and others, as far as they are shown."""
-    used = {name[:_LONGEST_NAME]: field for name, field in reading.used.items() if field not in _NOT_KEPT}
-    others = [*(name for name, field in reading.used.items() if field in _NOT_KEPT), *reading.ignored]
+    used = {name[:_LONGEST_NAME]: field for name, field in batch.used.items() if field not in _NOT_KEPT}
+    others = [*(name for name, field in batch.used.items() if field in _NOT_KEPT), *batch.ignored]
     return used, [name[:_LONGEST_NAME] for name in others[:_MOST_NAMES]]
 
 

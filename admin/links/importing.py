@@ -60,7 +60,7 @@ class Done:
     """What became of a batch."""
 
     used: dict[str, str]
-    """What its columns became (`Reading.used`)."""
+    """Of what its columns tell."""
     counts: Counter[str] = field(default_factory=Counter)
     notes: list[Note] = field(default_factory=list)
     touched: set[Address] = field(default_factory=set)
@@ -78,7 +78,7 @@ class Done:
 class Book(Protocol):
     """Where it is written how far a file has got."""
 
-    async def enter(self, connection: Connection, batch: Batch, done: Done, reading: Reading) -> None:
+    async def enter(self, connection: Connection, batch: Batch, done: Done) -> None:
         """What became of a batch, in its transaction; for a dry run, behind it. What it raises undoes the batch."""
 
     async def stay(self) -> None:
@@ -103,16 +103,16 @@ class Importer:
             ahead = _next(found)
             while batch := await _when_read(ahead, book):
                 ahead = _next(found)
-                done = await self._settled(plan, caller, batch, reading, book)
+                done = await self._settled(plan, caller, batch, book)
                 await publication
                 publication = asyncio.create_task(self._published(done))
         finally:
             file.close()  # which ends what a thread still reads
             await asyncio.gather(ahead, publication, return_exceptions=True)
 
-    async def _settled(self, plan: Plan, caller: Principal, batch: Batch, reading: Reading, book: Book) -> Done:
+    async def _settled(self, plan: Plan, caller: Principal, batch: Batch, book: Book) -> Done:
         default = self._settings.default_hostname
-        done = Done(reading.used, Counter(refused=batch.refused), list(batch.notes))
+        done = Done(batch.used, Counter(refused=batch.refused), list(batch.notes))
         async with self._pool.acquire() as connection:
             if plan.is_dry_run:
                 trial = connection.transaction()
@@ -125,7 +125,7 @@ class Importer:
             async with connection.transaction():
                 if not plan.is_dry_run:
                     await settle(connection, caller, plan, batch.candidates, default, done)
-                await book.enter(connection, batch, done, reading)
+                await book.enter(connection, batch, done)
         return done
 
     async def _published(self, done: Done) -> None:
