@@ -47,9 +47,16 @@ class MigrationError(Exception):
     """A migration was changed after it had been applied; the message names it."""
 
 
-async def open_pool(url: str, *, size: int = 10) -> Pool:
-    """A pool that connects when it is first used, so that Postgres may be away now."""
-    return await asyncpg.create_pool(url, min_size=0, max_size=size, timeout=AUTHENTICATE_S, reset=_keep_session)
+async def open_pool(
+    url: str, *, size: int = 10, connect_s: float = AUTHENTICATE_S, command_s: float | None = None
+) -> Pool:
+    """A pool that connects when it is first used, so that Postgres may be away now.
+
+    Connecting may take `connect_s`, and each command `command_s`, or any time.
+    """
+    return await asyncpg.create_pool(
+        url, min_size=0, max_size=size, timeout=connect_s, command_timeout=command_s, reset=_keep_session
+    )
 
 
 @contextlib.asynccontextmanager
@@ -93,7 +100,11 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def _keep_session(_: Connection) -> None:
-    """Nothing to reset between two users of a connection: no session state is used, only transactions."""
+    """Nothing to reset between two users of a connection: no session state is used, only transactions.
+
+    It also keeps the way back into the pool from waiting for Postgres: the pool shields that way from being cancelled,
+    and what it finds when the pool is terminated meanwhile nobody would hear.
+    """
 
 
 @contextlib.asynccontextmanager

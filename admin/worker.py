@@ -165,9 +165,7 @@ async def _check(settings: AdminSettings) -> None:
 
 async def _import(settings: AdminSettings, redis: Redis) -> None:
     """Carry out imports, one after the other."""
-    pool = await asyncpg.create_pool(
-        settings.database(), min_size=0, max_size=3, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S
-    )
+    pool = await database.open_pool(settings.database(), size=3, connect_s=_LONGEST_PAUSE_S, command_s=_PATIENCE_S)
     try:
         importer = Importer(pool, redis, settings)
         while True:

@@ -343,7 +343,7 @@ async def test_while_redis_hangs_each_process_holds_a_quarter_and_nobody_waits(
     own_valkey: OwnValkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, process = own_valkey
-    async with open_redis(server.url, timeout_s=5.0) as client:
+    async with open_redis(server.url, timeout_s=1.0) as client:  # ends a wait also where its cancellation is lost
         limits = Limits(client, timeout_s=1.0)  # a busy machine must not be taken for an outage
         caplog.set_level(logging.INFO, "admin.http.limits")
         hundred = [Limit(100, MINUTE)]
@@ -351,7 +351,7 @@ async def test_while_redis_hangs_each_process_holds_a_quarter_and_nobody_waits(
         process.send_signal(signal.SIGSTOP)
         asked_at = time.monotonic()
         standings = await asyncio.gather(*[limits.charge("one", hundred) for _ in range(20)])
-        assert 0.9 < time.monotonic() - asked_at < 3
+        assert 0.9 < time.monotonic() - asked_at < 4
         asked_at = time.monotonic()
         standings += [await limits.charge("one", hundred) for _ in range(20)]
         assert time.monotonic() - asked_at < 0.9
