@@ -1,5 +1,7 @@
 """Conditions: when each holds, what is written for its values, and that nothing else ever holds."""
 
+import time
+from ipaddress import IPv4Address, ip_network
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.conditions import CONDITIONS, holds
-from shared.rules import MAX_VALUES, MAX_WINDOWS, BadRule, Violation, normal_when
+from shared.rules import MAX_VALUES, MAX_WINDOWS, BadRule, Violation, meets, normal_when
 from shared.visitor import BROWSERS, DEVICES, SYSTEMS, Visitor
 from tests.houses import BROWSER
 
@@ -108,6 +110,10 @@ NAMES = st.sampled_from(sorted(CONDITIONS))
         ("language", [None]),
         ("address", ["8.8.8.8/8/8", 8]),
         ("address", [0x08080808]),
+        ("address", ["8.8.8.8/33"]),
+        ("address", ["8.8.8.8", "8.8.8"]),
+        ("address", [["8.8.8.8"]]),
+        ("language", [["pt"]]),
         ("time", ["always", 7]),
         ("time", [{"from": "00:00", "zone": "Middle/Earth"}]),
         ("time", [{"after": "soon"}]),
@@ -115,6 +121,32 @@ NAMES = st.sampled_from(sorted(CONDITIONS))
 )
 def test_a_condition_that_is_unknown_or_can_not_be_read_never_holds(name: str, values: Any) -> None:
     assert not holds(VISITOR, name, values)
+
+
+_NEAR = st.integers(0x0808_0000, 0x0808_FFFF).map(IPv4Address)
+
+
+@given(_NEAR | st.ip_addresses(), st.lists(st.tuples(_NEAR | st.ip_addresses(), st.integers(8, 128)), min_size=1))
+def test_an_address_is_within_the_ranges_that_it_is_in(address: Any, ranges: list[tuple[Any, int]]) -> None:
+    networks = [ip_network(f"{begin}/{min(bits, begin.max_prefixlen)}", strict=False) for begin, bits in ranges]
+    texts = normal_when({"address": [str(network) for network in networks[:MAX_VALUES]]})["address"]
+    who = Visitor(str(address), "", "", "", "", 0)
+    assert holds(who, "address", texts) is any(who.ip in ip_network(text) for text in texts if who.ip)
+
+
+@pytest.mark.parametrize("name", ["address", "language", "query", "referrer"])
+def test_as_many_rules_as_a_link_may_have_cost_a_visit_next_to_nothing(name: str) -> None:
+    written = {"address": "10.{}.{}.0/24", "language": "qa{}-x{}", "query": "a{}=b{}", "referrer": "a{}.b{}.example"}
+    whens = [{name: [written[name].format(rule, number) for number in range(MAX_VALUES)]} for rule in range(50)]
+    languages = ",".join(f"{one}{two}" for one in "abcdefgh" for two in "abcdefghi")
+    who = Visitor("8.8.8.8", BROWSER, languages, "https://a.b.c.example/", "a=1&" * 50, 0)
+    took_s = []
+    for _ in range(10):
+        began_at_s = time.thread_time()
+        assert not any(meets(who, when) for when in whens)
+        took_s.append(time.thread_time() - began_at_s)
+    assert took_s[0] < 0.03  # for the first, who finds nothing remembered
+    assert min(took_s) < 0.003
 
 
 def test_no_window_is_open_where_the_calendar_ends() -> None:

@@ -1,13 +1,18 @@
 """Facts about a visitor that a rule can ask: each from what is sent, and none for more than is read of it."""
 
+import random
+import statistics
 import subprocess
 import sys
+import time
 
 import pytest
-from hypothesis import given
+from crawlerdetect import CrawlerDetect
+from crawlerdetect.providers import crawlers, exclusions
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.visitor import BROWSERS, DEVICES, SYSTEMS, Visitor, is_bot, language_tag, makes_previews
+from shared.visitor import BROWSERS, DEVICES, SYSTEMS, Visitor, asks_ahead, is_bot, language_tag, makes_previews
 from tests.houses import BROWSER
 
 
@@ -135,6 +140,57 @@ def test_who_makes_previews_is_automatic_and_an_app_of_the_same_name_is_not(user
     found = visitor(user_agent=user_agent)
     assert makes_previews(user_agent) is found.is_social_crawler is is_one
     assert found.is_automatic is (is_one or is_bot(user_agent))
+
+
+_PIECES = st.sampled_from([*crawlers.data, *exclusions.data]).map(lambda piece: piece.replace("\\", "").strip("^$"))
+_CRAWLERS = CrawlerDetect()
+
+
+@given(
+    st.lists(st.sampled_from(["", " ", "; ", "/", "(", BROWSER]) | _PIECES | st.text(max_size=3), max_size=6),
+    st.booleans(),
+)
+@example(["Yandex"], False)
+@example(["YandexSearch"], False)
+@example(["Safari bot"], False)
+@example(["cubot"], True)
+def test_automatic_are_those_of_whom_crawlerdetect_says_so(pieces: list[str], is_shouting: bool) -> None:
+    user_agent = "".join(pieces).upper() if is_shouting else "".join(pieces)
+    assert is_bot(user_agent) is (not user_agent.strip() or _CRAWLERS.isCrawler(user_agent))
+
+
+@pytest.mark.parametrize("letters", ["a", "1", " b", "Ab_/", "abcdefghijklmnopqrstuvwxyz; ()./0123456789"])
+def test_an_agent_that_was_never_seen_holds_nobody_up(letters: str) -> None:
+    chance = random.Random(letters)
+    is_bot("the first one loads the lists")
+    took_s = []
+    for _ in range(20):
+        user_agent = "".join(chance.choices(letters, k=492)) + str(chance.random())
+        began_at_s = time.thread_time()
+        assert visitor(user_agent=user_agent).device
+        took_s.append(time.thread_time() - began_at_s)
+    assert statistics.median(took_s) < 0.002
+
+
+@pytest.mark.parametrize(
+    ("purpose", "is_ahead"),
+    [
+        ("prefetch", True),
+        ("prefetch;prerender", True),
+        ("prefetch; anonymous-client-ip", True),
+        ("Preview", True),
+        (",,prefetch,", True),
+        ("", False),
+        ("navigate", False),
+        ("no-prefetch", False),
+        ("prefetched", False),
+        (" " * 300 + "prefetch", False),
+    ],
+)
+def test_who_asks_ahead_is_automatic_and_no_other_device_for_it(purpose: str, is_ahead: bool) -> None:
+    assert asks_ahead(purpose) is is_ahead
+    ahead = Visitor("", BROWSER, "", "", "", 0, purpose=purpose)
+    assert (ahead.is_automatic, ahead.device) == (is_ahead, "desktop")
 
 
 @pytest.mark.parametrize(
