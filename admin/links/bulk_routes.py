@@ -1,8 +1,8 @@
 """Many links at once: each with a result of its own, and none that hinders another."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from fastapi import APIRouter, Depends
 from pydantic import Field
@@ -110,28 +110,18 @@ async def create_links(
 async def change_links(
     request: Request, caller: LinkWriter, sent: Annotated[LinkChanges, Depends(body_of(LinkChanges))]
 ) -> BulkAnswer:
-    """As one by one, in their order."""
-    ids = [fields["id"] for fields in sent.links if isinstance(fields.get("id"), str)]
+    """As one by one, in their order; passwords are set on one link at a time."""
+    wanted = [_change(fields, request.app.state.settings) for fields in sent.links]
     done: list[Link | ApiError] = []
-    touched: list[Link] = []
-    first_limited: list[int] = []
-    settings = request.app.state.settings
     async with _connection(request) as connection:
         async with connection.transaction():
-            found = await links.get_many(connection, caller.organization_id, ids)
-            for fields in sent.links:
-                link_id = fields.pop("id", None)
-                try:
-                    before = _found(found, link_id)
-                    change = _without_password(validated(LinkChange, fields, settings))
-                    found[link_id] = await changes.change(connection, caller, before, change)
-                except ApiError as error:
-                    done.append(error)
-                else:
-                    done.append(found[link_id])
-                    touched += [before, found[link_id]]
-                    first_limited += [before.id] * (found[link_id].was_limited and not before.was_limited)
-        await _publish(request, connection, touched, first_limited=first_limited)
+            found = await links.get_many(connection, caller.organization_id, [link_id for link_id, _ in wanted])
+            before = {**found}
+            for part in _each_once(wanted):
+                done += await _changed(connection, caller, found, part)
+        pairs = [(before[link.public_id], link) for link in done if isinstance(link, Link)]
+        first_limited = {link.id for was, link in pairs if link.was_limited and not was.was_limited}
+        await _publish(request, connection, [link for pair in pairs for link in pair], first_limited=first_limited)
     return _answer(request, done, 200)
 
 
@@ -147,7 +137,9 @@ async def delete_links(
     """As one by one. The links are shown as they were."""
     async with _connection(request) as connection:
         async with connection.transaction():
-            found = await links.get_many(connection, caller.organization_id, sent.ids)
+            found = await links.get_many(
+                connection, caller.organization_id, sent.ids, is_deleted=None if sent.purge else False
+            )
             await changes.delete(connection, caller, list(found.values()), purge=sent.purge)
         await _publish(request, connection, list(found.values()))
     return _answer(request, [found.pop(link_id, NotFound("There is no such link.")) for link_id in sent.ids], 200)
@@ -176,12 +168,50 @@ def _without_password(sent: _Sent) -> _Sent:
     return sent
 
 
-def _found(found: dict[str, Link], link_id: Any) -> Link:
+class _Change(NamedTuple):
+    """What was sent for a link, or what is wrong with it."""
+
+    link_id: str
+    change: LinkChange | ApiError
+
+
+def _change(fields: dict[str, Any], settings: AdminSettings) -> _Change:
+    link_id = fields.pop("id", None)
     if not isinstance(link_id, str):
-        raise Invalid.of("id", "It is required.")
-    if link_id not in found:
-        raise NotFound("There is no such link.")
-    return found[link_id]
+        return _Change("", Invalid.of("id", "It is required."))
+    try:
+        return _Change(link_id, _without_password(validated(LinkChange, fields, settings)))
+    except Invalid as error:
+        return _Change(link_id, error)
+
+
+def _each_once(wanted: Sequence[_Change]) -> Iterator[list[_Change]]:
+    """In their order, in parts that have no link twice."""
+    part: list[_Change] = []
+    met: set[str] = set()
+    for one in wanted:
+        if one.link_id in met:
+            yield part
+            part, met = [], set()
+        part.append(one)
+        met.add(one.link_id)
+    yield part
+
+
+async def _changed(
+    connection: Connection, caller: Principal, found: dict[str, Link], part: Sequence[_Change]
+) -> list[Link | ApiError]:
+    """What became of a part. `found` is what there is, before and afterwards."""
+    asked = [(found[key], change) for key, change in part if key in found and isinstance(change, LinkChange)]
+    changed = iter(await changes.change_many(connection, caller, asked))
+    done: list[Link | ApiError] = []
+    for link_id, change in part:
+        if isinstance(change, ApiError):
+            done.append(change)
+        else:
+            done.append(next(changed) if link_id in found else NotFound("There is no such link."))
+    found |= {link.public_id: link for link in done if isinstance(link, Link)}
+    return done
 
 
 def _answer(request: Request, done: Sequence[Link | ApiError], status: int) -> BulkAnswer:
@@ -196,7 +226,7 @@ def _answer(request: Request, done: Sequence[Link | ApiError], status: int) -> B
 
 
 async def _publish(
-    request: Request, connection: Connection, touched: Sequence[Link], *, first_limited: Sequence[int] = ()
+    request: Request, connection: Connection, touched: Sequence[Link], *, first_limited: Collection[int] = ()
 ) -> None:
     addresses = {link.address for link in touched}
     await request.app.state.publisher.now(connection, addresses, first_limited=first_limited)

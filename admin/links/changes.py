@@ -18,6 +18,7 @@ from admin.identity.principal import Principal
 from admin.links import checker, drafts, links
 from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link
+from shared.links import Address
 
 _TOLD = [name for name in links.CHANGEABLE if name not in ("last_part", "password_hash")]
 
@@ -33,30 +34,79 @@ async def create(connection: Connection, caller: Principal, wanted: Sequence[Lin
 async def make(connection: Connection, settled: Sequence[tuple[Link, ApiError | None]]) -> list[Link | ApiError]:
     """The same of links that are settled. Nobody is told."""
     made = iter(await links.create_many(connection, [link for link, refusal in settled if refusal is None]))
-    done: list[Link | ApiError] = []
-    for link, refusal in settled:
-        done.append(refusal or next(made) or AlreadyExists(await links.why_taken(connection, link)))
-    return done
+    done = [refusal or next(made) or link for link, refusal in settled]
+    taken = [link for link in done if isinstance(link, Link) and not link.id]
+    reasons = iter(await links.why_taken(connection, taken) if taken else [])
+    return [AlreadyExists(next(reasons)) if isinstance(one, Link) and not one.id else one for one in done]
 
 
 async def change(connection: Connection, caller: Principal, link: Link, change: LinkChange) -> Link:
     """Change a link that was read with `lock`. Raises `Invalid`, `DestinationBlocked`, `AlreadyExists`."""
-    changed = await alter(connection, link, await drafts.changed(link, change))
-    await audit.record(
-        connection, caller, "link.changed", link.public_id, **told(changed), changes=_differences(link, changed)
-    )
+    [changed] = await change_many(connection, caller, [(link, change)])
+    if isinstance(changed, ApiError):
+        raise changed
     return changed
+
+
+async def change_many(
+    connection: Connection, caller: Principal, asked: Sequence[tuple[Link, LinkChange]]
+) -> list[Link | ApiError]:
+    """Links, none of them twice, that were read with `lock` as they are after their changes; why others have none."""
+    drafted = [await _drafted(link, change) for link, change in asked]
+    pairs = [(link, wanted) for (link, _), wanted in zip(asked, drafted, strict=True) if isinstance(wanted, Link)]
+    altered = iter(await alter_many(connection, pairs))
+    done = [next(altered) if isinstance(wanted, Link) else wanted for wanted in drafted]
+    told_of = [
+        (after.public_id, told(after) | {"changes": _differences(before, after)})
+        for (before, _), after in zip(asked, done, strict=True)
+        if isinstance(after, Link)
+    ]
+    await audit.record_many(connection, caller, "link.changed", told_of)
+    return done
+
+
+async def _drafted(link: Link, change: LinkChange) -> Link | ApiError:
+    try:
+        return await drafts.changed(link, change)
+    except ApiError as error:
+        return error
 
 
 async def alter(connection: Connection, link: Link, wanted: Link) -> Link:
     """Make a link that was read with `lock` what is wanted (`drafts.changed`). Nobody is told. Raises as the others."""
-    if (wanted.address, wanted.destinations) != (link.address, link.destinations):
-        [(wanted, refusal)] = await drafts.settled(connection, link.organization_id, [wanted])
+    [altered] = await alter_many(connection, [(link, wanted)])
+    if isinstance(altered, ApiError):
+        raise altered
+    return altered
+
+
+async def alter_many(connection: Connection, pairs: Sequence[tuple[Link, Link]]) -> list[Link | ApiError]:
+    """The same of links, none of them twice; and why others stay as they are."""
+    leading = [(link, wanted) for link, wanted in pairs if _leads(link) != _leads(wanted)]
+    settled: dict[int, tuple[Link, ApiError | None]] = {}
+    if leading:
+        organization_id = leading[0][0].organization_id
+        found = await drafts.settled(connection, organization_id, [wanted for _, wanted in leading])
+        settled = {link.id: found for (link, _), found in zip(leading, found, strict=True)}
+    done: dict[int, Link | ApiError] = {}
+    accepted = []
+    for link, wanted in pairs:
+        wanted, refusal = settled.get(link.id, (wanted, None))
         if refusal:
-            raise refusal
-    if wanted.destination != link.destination:
-        await checker.forget(connection, link.id)
-    return await links.update(connection, link, wanted)
+            done[link.id] = refusal
+            continue
+        if wanted.destination != link.destination:
+            await checker.forget(connection, link.id)
+            wanted = wanted._replace(destination_status="unchecked", destination_checked_at=None)
+        accepted.append((link, wanted))
+    updated = await links.update_many(connection, accepted) if accepted else []
+    done |= {link.id: after for (link, _), after in zip(accepted, updated, strict=True)}
+    return [done[link.id] for link, _ in pairs]
+
+
+def _leads(link: Link) -> tuple[Address, list[tuple[str, str]]]:
+    """From where to where: what may be wrong because of other links, and of whose the hosts are."""
+    return link.address, link.destinations
 
 
 async def put(

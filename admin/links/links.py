@@ -1,11 +1,13 @@
 """Links: the rows. Every change takes a version and marks its addresses for publication (`publish.py`).
 
 Changes of one address are serial: they hold an advisory lock on it until they commit, and take their version under that
-lock. So per address a higher version is a later commit, which is what publication relies on.
+lock. So per address a higher version is a later commit, which is what publication relies on. Whoever wants an external
+id holds a lock on that, too; so what nobody has when the locks are there is free until the commit.
 """
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -87,6 +89,11 @@ class Link(NamedTuple):
         return Address(self.hostname, self.path)
 
     @property
+    def known_as(self) -> tuple[int, str] | None:
+        """What no other link may be known as: the organization's own id of it, if it has one."""
+        return None if self.external_id is None else (self.organization_id, self.external_id)
+
+    @property
     def destinations(self) -> list[tuple[str, str]]:
         """Everywhere it may lead, by the name of the field that says so."""
         named = [("destination", self.destination), ("fallbackUrl", self.fallback_url or "")]
@@ -127,7 +134,7 @@ CHANGEABLE = {
 }
 """What a change may change, with the types of Postgres."""
 
-_CHANGED = ", ".join(CHANGEABLE)
+_UPDATED = {"id": "bigint", **CHANGEABLE}
 _CREATED = CHANGEABLE | {
     "public_id": "text",
     "organization_id": "bigint",
@@ -207,16 +214,23 @@ async def get(
     return of_row(row)
 
 
-async def get_many(connection: Connection, organization_id: int, public_ids: Sequence[str]) -> dict[str, Link]:
-    """Those of these links that there are in this organization, by their public ids, locked against other changes."""
+async def get_many(
+    connection: Connection, organization_id: int, public_ids: Sequence[str], *, is_deleted: bool | None = False
+) -> dict[str, Link]:
+    """Those of these links that there are in this organization, by their public ids, locked against other changes.
+
+    Those that are deleted are others; None is for all of them.
+    """
     rows = await connection.fetch(
         f"""
         /* links.get_many */
         select {COLUMNS} from links
-         where organization_id = $1 and public_id = any($2) and deleted_at is null
+         where organization_id = $1 and public_id = any($2)
+           and ($3::boolean is null or (deleted_at is not null) = $3)
          order by id for update""",  # noqa: S608
         organization_id,
         public_ids,
+        is_deleted,
     )
     return {row["public_id"]: of_row(row) for row in rows}
 
@@ -253,7 +267,7 @@ async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link 
     waiting = named
     for _ in range(_RANDOM_TRIES):
         tried = {link.public_id: link if link.path else link._replace(path=random_path()) for link in waiting}
-        await lock(connection, [link.address for link in tried.values()])
+        await lock(connection, [link.address for link in tried.values()], _known_as(waiting))
         rows = await connection.fetch(
             f"""
             /* links.create_many */
@@ -266,54 +280,125 @@ async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link 
             _records(list(tried.values()), _CREATED),
         )
         made |= {row["public_id"]: tried[row["public_id"]]._replace(**row) for row in rows}
-        # Only a random path may be free at the next try.
-        waiting = [link for link in waiting if link.public_id not in made and not link.path]
+        waiting = [link for link in waiting if link.public_id not in made]
+        if waiting:
+            holders = await _holders(connection, waiting)
+            waiting = [link for link in waiting if not holders.of(link)]
         if not waiting:
             break
     await mark(connection, [link.address for link in made.values()])
     return [made.get(link.public_id) for link in named]
 
 
-async def why_taken(connection: Connection, wanted: Link) -> str:
-    """Why there can't be a link like this, for whoever wants it."""
-    row = await connection.fetchrow(
+class _Holders(NamedTuple):
+    """The ids of links that have addresses and external ids which others want."""
+
+    of_addresses: dict[Address, int]
+    of_external_ids: dict[tuple[int, str], int]
+
+    def of(self, wanted: Link) -> set[int]:
+        """Those that have what this one wants, apart from itself. A random path is nobody's."""
+        at_address = self.of_addresses.get(wanted.address)
+        known_as = self.of_external_ids.get(wanted.known_as) if wanted.known_as else None
+        return {at_address, known_as} - {None, wanted.id}  # type: ignore[return-value]
+
+
+async def _holders(connection: Connection, wanted: Sequence[Link]) -> _Holders:
+    known_as = _known_as(wanted)
+    rows = await connection.fetch(
+        """
+        /* links.holders */
+        select id, hostname, path, organization_id, external_id from links
+         where (hostname, path) in (select * from unnest($1::text[], $2::text[]))
+        union all
+        select id, hostname, path, organization_id, external_id from links
+         where (organization_id, external_id) in (select * from unnest($3::bigint[], $4::text[]))""",
+        [link.hostname for link in wanted],
+        [link.path for link in wanted],
+        [organization_id for organization_id, _ in known_as],
+        [external_id for _, external_id in known_as],
+    )
+    return _Holders(
+        {Address(row["hostname"], row["path"]): row["id"] for row in rows},
+        {(row["organization_id"], row["external_id"]): row["id"] for row in rows},
+    )
+
+
+def _known_as(links: Iterable[Link]) -> list[tuple[int, str]]:
+    return [link.known_as for link in links if link.known_as]
+
+
+async def why_taken(connection: Connection, wanted: Sequence[Link]) -> list[str]:
+    """Why there can't be links like these, for whoever wants them."""
+    rows = await connection.fetch(
         """
         /* links.why_taken */
-        select organization_id, deleted_at is not null as is_deleted from links where hostname = $1 and path = $2""",
-        *wanted.address,
+        select hostname, path, organization_id, deleted_at is not null as is_deleted from links
+         where (hostname, path) in (select * from unnest($1::text[], $2::text[]))""",
+        [link.hostname for link in wanted],
+        [link.path for link in wanted],
     )
-    if row is None:
+    there = {Address(row["hostname"], row["path"]): row for row in rows}
+    return [_why_taken(link, there.get(link.address)) for link in wanted]
+
+
+def _why_taken(wanted: Link, there: asyncpg.Record | None) -> str:
+    if there is None:
         return "There is a link with this externalId already."
-    if row["is_deleted"] and row["organization_id"] == wanted.organization_id:
+    if there["is_deleted"] and there["organization_id"] == wanted.organization_id:
         return f"A deleted link keeps this address for {RESTORABLE_H} hours; restore it, or delete it with purge=true."
     return "There is a link at this hostname and path already."
 
 
 async def update(connection: Connection, link: Link, wanted: Link) -> Link:
     """Make a link that was read with `lock` what is wanted. Raises `AlreadyExists`."""
-    await lock(connection, [link.address, wanted.address])
-    try:
-        async with connection.transaction():
-            row = await connection.fetchrow(
-                f"""
-                /* links.update */
-                update links
-                   set ({_CHANGED}) = (
-                           select {_CHANGED} from jsonb_to_recordset($2) as wanted ({_declared(CHANGEABLE)})),
-                       was_limited = was_limited or $3,
-                       version = nextval('versions'),
-                       updated_at = greatest(date_trunc('milliseconds', now()), updated_at + interval '1 millisecond')
-                 where id = $1
-                returning {COLUMNS}""",  # noqa: S608
-                link.id,
-                _records([wanted], CHANGEABLE),
-                wanted.click_limit is not None,
-            )
-    except asyncpg.UniqueViolationError as error:
-        raise AlreadyExists(await why_taken(connection, wanted)) from error
-    await mark(connection, [link.address, wanted.address])
-    assert row is not None
-    return of_row(row)
+    [done] = await update_many(connection, [(link, wanted)])
+    if isinstance(done, AlreadyExists):
+        raise done
+    return done
+
+
+async def update_many(connection: Connection, pairs: Sequence[tuple[Link, Link]]) -> list[Link | AlreadyExists]:
+    """Make links, none of them twice, what is wanted of each, as if one by one; and why others were not changed."""
+    moved = [
+        wanted for link, wanted in pairs if (link.address, link.external_id) != (wanted.address, wanted.external_id)
+    ]
+    await lock(connection, [one.address for pair in pairs for one in pair], _known_as(moved))
+    holders = await _holders(connection, moved) if moved else _Holders({}, {})
+    if _is_entangled(moved, holders, {link.id for link, _ in pairs}):
+        return [one for pair in pairs for one in await update_many(connection, [pair])]
+    refused = [wanted for wanted in moved if holders.of(wanted)]
+    reasons = await why_taken(connection, refused) if refused else []
+    done: dict[int, Link | AlreadyExists] = {
+        link.id: AlreadyExists(why) for link, why in zip(refused, reasons, strict=True)
+    }
+    done |= await _updated(connection, [wanted for _, wanted in pairs if wanted.id not in done])
+    await mark(connection, [one.address for pair in pairs if isinstance(done[pair[0].id], Link) for one in pair])
+    return [done[link.id] for link, _ in pairs]
+
+
+def _is_entangled(moved: Sequence[Link], holders: _Holders, changing: set[int]) -> bool:
+    """Whether one wants what another one has that changes, too, or wants: then it matters which is first."""
+    wanted = Counter[object]([*(link.address for link in moved), *_known_as(moved)])
+    return any(holders.of(link) & changing for link in moved) or max(wanted.values(), default=0) > 1
+
+
+async def _updated(connection: Connection, wanted: Sequence[Link]) -> dict[int, Link]:
+    rows = await connection.fetch(
+        f"""
+        /* links.updated */
+        update links
+           set {", ".join(f"{name} = wanted.{name}" for name in CHANGEABLE)},
+               was_limited = was_limited or wanted.click_limit is not null,
+               version = nextval('versions'),
+               updated_at = greatest(date_trunc('milliseconds', now()), updated_at + interval '1 millisecond')
+          from jsonb_to_recordset($1) as wanted ({_declared(_UPDATED)})
+         where links.id = wanted.id
+        returning links.id, was_limited, version, updated_at""",  # noqa: S608
+        _records(wanted, _UPDATED),
+    )
+    known = {link.id: link for link in wanted}
+    return {row["id"]: known[row["id"]]._replace(**row) for row in rows}
 
 
 async def delete(connection: Connection, links: Collection[Link]) -> None:
@@ -354,12 +439,13 @@ async def clear(connection: Connection) -> None:
     )
 
 
-async def lock(connection: Connection, addresses: Iterable[Address]) -> None:
-    """Have changes of these addresses wait until this transaction ends."""
+async def lock(connection: Connection, addresses: Iterable[Address], known_as: Iterable[tuple[int, str]] = ()) -> None:
+    """Have changes of these addresses, and of what has these external ids, wait until this transaction ends."""
+    keys = {address.key for address in addresses} | {f"known:{owner}:{name}" for owner, name in known_as}
     # In one order everywhere, so that two changes that swap addresses can't wait for each other.
     await connection.execute(
         "/* links.lock */ select pg_advisory_xact_lock(hashtextextended(key, 0)) from unnest($1::text[]) as key",
-        sorted({address.key for address in addresses}),
+        sorted(keys),
     )
 
 
