@@ -8,9 +8,13 @@ Rules of this file:
    spool, and until Postgres has as many records of it as that report tells. Then what is stored is all there is.
 3. A spool of which nobody says anything holds a recount up until it is taken for lost (`LINKWIRE_SPOOL_SILENCE_S`):
    the link would rather lead nowhere than too often.
+4. Several workers may be at it. What a round has found holds only until somebody completes one, because uses are
+   granted from then on, and until Redis loses its data. Both take away the token that the rounds have in common, and
+   without it none completes. It belongs to a run of the server, like the counts: those of another run nobody asks for.
 """
 
 import logging
+import secrets
 import time
 
 from admin.database import Connection
@@ -23,12 +27,29 @@ log = logging.getLogger(__name__)
 _SETTLE_S = 1.0
 """An edge gives up a grant after a fifth of it."""
 
+_AT_ONCE = 100_000
+"""Links whose counts Redis writes before it answers somebody else."""
+
+# KEYS: the token, the links without a count, then the counts. ARGV: the token, then a link and its uses for each count.
+_COMPLETE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+for i = 3, #KEYS do
+  local link, uses = ARGV[2 * i - 4], ARGV[2 * i - 3]
+  redis.call('SET', KEYS[i], uses, 'NX')
+  redis.call('SREM', KEYS[2], link)
+end
+redis.call('DEL', KEYS[1])
+return 1
+"""
+
 
 class Recount:
     """One round after another; each is for the links that were asked for before it began."""
 
     def __init__(self) -> None:
         self._begun_at = 0.0
+        self._run = ""
+        self._token = b""
         self._links: frozenset[int] = frozenset()
         self._before: dict[str, int] | None = None
         """When each spool had last been reported, once the round has settled; by the clock of its machine."""
@@ -38,8 +59,7 @@ class Recount:
     async def step(self, connection: Connection, redis: Redis) -> int:
         """Go on with the round; how many links have their count again. Raises when Redis or Postgres is away."""
         if not self._links:
-            self._links = frozenset(int(link_id) for link_id in await redis.smembers(UNCOUNTED_KEY))
-            self._begun_at, self._before, self._wanted = time.monotonic(), None, {}
+            await self._begin(redis)
             return 0
         reports = await reported(redis)
         if self._before is None:
@@ -66,6 +86,18 @@ class Recount:
                 return 0
         return await self._finish(connection, redis)
 
+    async def _begin(self, redis: Redis) -> None:
+        uncounted: list[bytes] = await redis.srandmember(UNCOUNTED_KEY, _AT_ONCE)  # type: ignore[assignment]
+        if not uncounted:
+            return
+        self._run = run_id(await redis.info("server"))
+        # Whoever comes second takes the token that is there.
+        token = secrets.token_bytes(8)
+        held = await redis.set(_token_key(self._run), token, nx=True, get=True)
+        self._token = held if isinstance(held, bytes) else token
+        self._links = frozenset(int(link_id) for link_id in uncounted)
+        self._begun_at, self._before, self._wanted = time.monotonic(), None, {}
+
     async def _finish(self, connection: Connection, redis: Redis) -> int:
         rows = await connection.fetch(
             """
@@ -74,12 +106,17 @@ class Recount:
               left join link_counts on link_id = id""",
             list(self._links),
         )
-        run = run_id(await redis.info("server"))
-        writing = redis.pipeline(transaction=True)
-        for row in rows:
-            writing.set(uses_key(run, row["id"]), row["uses"], nx=True)
-        writing.srem(UNCOUNTED_KEY, *self._links)
-        await writing.execute()
-        log.info("counted the uses of %d links again", len(rows))
+        complete = redis.register_script(_COMPLETE)
+        is_done = await complete(
+            keys=[_token_key(self._run), UNCOUNTED_KEY, *(uses_key(self._run, row["id"]) for row in rows)],
+            args=[self._token, *(value for row in rows for value in (row["id"], row["uses"]))],
+        )
         self._links = frozenset()
+        if not is_done:
+            return 0
+        log.info("counted the uses of %d links again", len(rows))
         return len(rows)
+
+
+def _token_key(run: str) -> str:
+    return f"uses:{run}:round"

@@ -4,13 +4,14 @@ import time
 
 import pytest
 
+from admin import embedded
 from admin.database import Connection
 from admin.stats import recount, sources
 from admin.stats.recount import Recount
 from shared import clicks
 from shared.clicks import SpoolReport
 from shared.links import UNCOUNTED_KEY, uses_key
-from shared.redis import Redis, run_id
+from shared.redis import Redis, open_redis, run_id
 
 LIMITED = 7
 
@@ -117,6 +118,63 @@ async def test_a_count_that_is_there_is_not_touched(connection: Connection, redi
     for _ in range(3):
         await counting.step(connection, redis)
     assert await counted(redis) == 5
+
+
+async def completed(connection: Connection, redis: Redis, *, uses: int) -> Recount:
+    """A round of another worker, which counted so many uses."""
+    await store(connection, uses, uses=uses)
+    await redis.sadd(UNCOUNTED_KEY, LIMITED)
+    counting = Recount()
+    for at_ms in (uses, uses + 1, uses + 1):
+        await counting.step(connection, redis)
+        await report(redis, uses, at_ms=at_ms)
+    assert await counted(redis) == uses
+    return counting
+
+
+@pytest.mark.parametrize("is_asked_again", [True, False])
+async def test_what_a_round_found_is_void_when_another_one_was_completed_and_redis_lost_its_data(
+    connection: Connection, redis: Redis, is_asked_again: bool
+) -> None:
+    """The uses that were granted in between are on the disks of edges."""
+    await redis.sadd(UNCOUNTED_KEY, LIMITED)
+    slow = Recount()
+    await slow.step(connection, redis)
+    await slow.step(connection, redis)
+    await completed(connection, redis, uses=3)
+    await redis.flushall()
+    if is_asked_again:
+        await redis.sadd(UNCOUNTED_KEY, LIMITED)
+        await Recount().step(connection, redis)
+    await report(redis, 3, at_ms=1000)
+    assert await slow.step(connection, redis) == 0
+    assert await counted(redis) is None
+    await completed(connection, redis, uses=5)
+
+
+async def test_rounds_of_two_workers_do_not_hold_each_other_up(connection: Connection, redis: Redis) -> None:
+    await redis.sadd(UNCOUNTED_KEY, LIMITED)
+    both = Recount(), Recount()
+    done = [await counting.step(connection, redis) for _ in range(3) for counting in both]
+    assert done == [0, 0, 0, 0, 1, 0]
+    await redis.sadd(UNCOUNTED_KEY, 8)
+    assert [await both[1].step(connection, redis) for _ in range(3)] == [0, 0, 1]
+
+
+async def test_what_a_round_found_is_nothing_to_another_server(
+    connection: Connection, redis: Redis, own_valkey: tuple[embedded.Server, object]
+) -> None:
+    await redis.sadd(UNCOUNTED_KEY, LIMITED)
+    counting = Recount()
+    await counting.step(connection, redis)
+    await counting.step(connection, redis)
+    async with open_redis(own_valkey[0].url, timeout_s=5) as other:
+        # It has everything that the first one had, as a replica would.
+        for key in await redis.keys("*"):
+            await other.restore(key, 0, await redis.dump(key))  # type: ignore[arg-type]
+        await counting.step(connection, other)
+        assert await counted(other) is None
+        assert await completed(connection, other, uses=2)
 
 
 async def test_a_round_ends_though_ingest_is_always_behind(connection: Connection, redis: Redis) -> None:
