@@ -15,7 +15,7 @@ from admin.errors import AlreadyExists, ApiError
 from admin.http.answers import instant
 from admin.identity import audit
 from admin.identity.principal import Principal
-from admin.links import checker, drafts, links
+from admin.links import checker, claims, drafts, links
 from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link
 from shared.links import Address
@@ -26,6 +26,7 @@ _TOLD = [name for name in links.CHANGEABLE if name not in ("last_part", "passwor
 async def create(connection: Connection, caller: Principal, wanted: Sequence[Link]) -> list[Link | ApiError]:
     """The links that were made, and why others were not."""
     done = await make(connection, await drafts.settled(connection, caller.organization_id, wanted))
+    await _give_back(connection, caller, wanted, done)
     created = [link for link in done if isinstance(link, Link)]
     await audit.record_many(connection, caller, "link.created", [(link.public_id, told(link)) for link in created])
     return done
@@ -54,8 +55,10 @@ async def change_many(
     """Links, none of them twice, that were read with `lock` as they are after their changes; why others have none."""
     drafted = [await _drafted(link, change) for link, change in asked]
     pairs = [(link, wanted) for (link, _), wanted in zip(asked, drafted, strict=True) if isinstance(wanted, Link)]
-    altered = iter(await alter_many(connection, pairs))
-    done = [next(altered) if isinstance(wanted, Link) else wanted for wanted in drafted]
+    altered = await alter_many(connection, pairs)
+    await _give_back(connection, caller, [wanted for _, wanted in pairs], altered)
+    after_all = iter(altered)
+    done = [next(after_all) if isinstance(wanted, Link) else wanted for wanted in drafted]
     told_of = [
         (after.public_id, told(after) | {"changes": _differences(before, after)})
         for (before, _), after in zip(asked, done, strict=True)
@@ -63,6 +66,15 @@ async def change_many(
     ]
     await audit.record_many(connection, caller, "link.changed", told_of)
     return done
+
+
+async def _give_back(
+    connection: Connection, caller: Principal, wanted: Sequence[Link], done: Sequence[Link | ApiError]
+) -> None:
+    """Leave no host with the organization only because a link was wanted there."""
+    refused = {link.hostname for link, one in zip(wanted, done, strict=True) if isinstance(one, ApiError)}
+    if refused:
+        await claims.give_back(connection, caller.organization_id, refused)
 
 
 async def _drafted(link: Link, change: LinkChange) -> Link | ApiError:

@@ -6,7 +6,10 @@ Rules of this file:
 2. A proof takes a host from whoever has shown less: a TXT record counts more than a file, a file more than nothing.
    Where the name leads here, our own edge has the file: then it shows that somebody wants the name to, but not who.
 3. With its holder a host loses the links there.
+4. Whoever makes links takes their hosts first, and gives back those on which none came to be.
 """
+
+from collections.abc import Collection
 
 from admin.database import Connection
 from admin.errors import AlreadyExists, Unavailable
@@ -26,6 +29,19 @@ async def add(connection: Connection, organization_id: int, hostname: str) -> Do
         connection, organization_id, hostname
     )
     return await domains.get(connection, organization_id, public_id)
+
+
+async def give_back(connection: Connection, organization_id: int, hostnames: Collection[str]) -> None:
+    """Let go of those of these hosts that this transaction has taken for links which it has not made."""
+    await connection.execute(
+        """
+        /* claims.give_back */
+        delete from domains
+         where hostname = any($1) and organization_id = $2 and created_at = now()  -- when the transaction began
+           and not exists (select from links where links.hostname = domains.hostname)""",
+        list(hostnames),
+        organization_id,
+    )
 
 
 async def _wait_for(connection: Connection, organization_id: int, hostname: str) -> str:

@@ -163,6 +163,23 @@ async def test_taken_external_ids_are_not_tried_again(api: Api, monkeypatch: pyt
     assert (await made(api.one.api))["path"] == "/free"
 
 
+async def test_a_host_is_taken_only_by_a_link_that_there_is(api: Api) -> None:
+    await made(api.one.api, externalId="x", path="/x")
+    link = await made(api.one.api)
+    sent: list[dict[str, Any]] = [
+        NEW | {"hostname": "a.example", "externalId": "x"},
+        NEW | {"hostname": "b.example", "destination": "https://b.example/loop"},
+        NEW | {"hostname": "c.example", "path": "/a"},
+        NEW | {"hostname": "c.example", "path": "/a"},
+    ]
+    told = (await api.one.api.post("/v1/links/bulk", json={"links": sent})).json()["data"]
+    assert [one["status"] for one in told] == [409, 400, 201, 409]
+    changed = {"links": [{"id": link["id"], "hostname": "d.example", "externalId": "x"}]}
+    assert (await api.one.api.patch("/v1/links/bulk", json=changed)).json()["data"][0]["status"] == 409
+    domains = (await api.one.api.get("/v1/domains")).json()["data"]
+    assert [domain["attributes"]["hostname"] for domain in domains] == ["c.example"]
+
+
 async def test_what_is_deleted_already_is_purged_with_the_rest(api: Api) -> None:
     deleted, other = await made(api.one.api, path="/a"), await made(api.one.api)
     await api.one.api.delete(f"/v1/links/{deleted['id']}")
