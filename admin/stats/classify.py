@@ -172,21 +172,21 @@ def kind_of_agent(user_agent: str) -> Verdict | None:
 
 _CALLS_ITSELF_A_CRAWLER = re.compile(r"bot\b|bot[_-]|crawl|spider")
 
-# Programs of the command line and libraries begin with their names; browsers that are driven add one to a browser's.
+# Programs and libraries begin with their names; browsers that are driven add one to a browser's.
 _TOOLS = re.compile(
-    r"\A(?:curl|wget|aria2|httpie|xh/|postmanruntime|insomnia|bruno-?runtime|rest-client|restsharp|winhttp"
-    r"|libcurl|pycurl|python|aiohttp|httpx|urllib|niquests|treq|tornado|twisted|mechanize|requests"
-    r"|go-http-client|go-resty|go-getter|grequests|fasthttp|req/v|okhttp|java[/ ]|apache-httpclient|apache-httpasync"
-    r"|jakarta commons|jersey|reactornetty|vertx|vert\.x|akka-http|pekko-http|armeria|unirest|feign|ktor|kotlin"
-    r"|axios|node|undici|got[ /(]|superagent|needle|deno|bun/|request/|cross-fetch|isomorphic-fetch"
-    r"|libwww|lwp|perl|mojolicious|http-tiny|www-mechanize|guzzle|symfony|php|pear|http_request|zend|laminas|wordpress/"
-    r"|ruby|faraday|typhoeus|httparty|http\.rb|httpclient|excon|rest_client|reqwest|hyper/|ureq|isahc|surf/|rust"
-    r"|\.net|system\.net|microsoft\.net|dotnet|refit|flurl|dart|erlang|hackney|elixir|mint/|finch|clj-http|http-kit"
-    r"|swift|alamofire|dalvik|androiddownloadmanager|apache-cxf|axis/|cpprestsdk|cpp-httplib|boost\.beast|lua|indy"
-    r"|k6[/ ]|locust|apachebench|ab/|hey/|wrk|vegeta|siege|jmeter|gatling|artillery|oha/|bombardier|autocannon"
-    r"|libfetch|fetch |lftp|axel|git/|nmap|masscan|zgrab|sqlmap|nikto|nuclei|httprobe|ffuf|gobuster|feroxbuster)"
-    r"|cfnetwork/|powershell|headless|phantomjs|slimerjs|playwright|puppeteer|selenium|webdriver|cypress/|htmlunit"
-    r"|splash version",
+    r"\A(?:curl|libcurl|wget|aria2|httpie|xh/|lftp|axel|git/|postmanruntime|insomnia|bruno-?runtime|rest-client"
+    r"|python|pycurl|aiohttp|httpx|urllib|requests|niquests|treq|tornado|twisted|mechanize"
+    r"|go-http-client|go-resty|go-getter|fasthttp"
+    r"|java(?:[-/ ]|\Z)|okhttp|apache-httpclient|apache-httpasync|jakarta commons|jersey|reactornetty|vert\.?x|unirest"
+    r"|ktor|akka-http|pekko-http|clj-http|http-kit"
+    r"|axios|node|undici|got[ /(]|superagent|needle|deno|bun/|request/"
+    r"|libwww|lwp|perl|mojolicious|guzzle|symfony|php|pear|http_request|zend|laminas|wordpress/"
+    r"|ruby|faraday|typhoeus|httparty|http\.rb|httpclient|excon"
+    r"|reqwest|hyper/|ureq|isahc|rust|dart|erlang|hackney|elixir|mint/|lua|swift|alamofire|dalvik|androiddownloadmanager"
+    r"|\.net|dotnet|system\.net|microsoft\.net|restsharp|winhttp|cpprestsdk|cpp-httplib|boost\.beast"
+    r"|k6[/ ]|locust|apachebench|ab/|hey/|wrk|vegeta|siege|jmeter|gatling|artillery|oha/|bombardier|autocannon)"
+    r"|cfnetwork/|powershell|headless|phantomjs|playwright|puppeteer|selenium|webdriver|cypress/|htmlunit"
+    r"|splash version"
 )
 
 # A page to read about it, an address to write to, or its name where only some old browsers have theirs.
