@@ -240,7 +240,10 @@ async def change(connection: Connection, domain: Domain, wanted: Domain) -> Doma
         raise DomainNotVerified("Another organization has links on this host. Verify the domain to make it yours.")
     if wanted.is_default and domain.verified_at is None:
         raise DomainNotVerified("Only a domain that is verified can be the default.")
-    left = await policies.rekey(connection, domain.hostname, wanted.policy) if wanted.policy != domain.policy else []
+    left: list[Address] = []
+    if wanted.policy != domain.policy:
+        left += await policies.rekey(connection, domain.hostname, wanted.policy)
+        left += await _take_marks_back(connection, domain.hostname)
     if wanted.is_default:
         await _take_default_away(connection, domain.organization_id)
     await connection.execute(
@@ -256,6 +259,23 @@ async def change(connection: Connection, domain: Domain, wanted: Domain) -> Doma
     await mark(connection, domain.hostname)
     await links.mark(connection, left)
     return await get(connection, domain.organization_id, domain.public_id)
+
+
+async def _take_marks_back(connection: Connection, hostname: str) -> list[Address]:
+    """Unmark the host, and addresses there without a link; the answer is these, to be marked again behind the host.
+
+    An older mark of an address that a link has just left would have it taken away before the host is published.
+    """
+    rows = await connection.fetch(
+        """
+        /* domains.take_marks_back */
+        delete from unpublished
+         where hostname = $1 and not exists (
+               select from links where links.hostname = $1 and links.path = unpublished.path)
+        returning path""",
+        hostname,
+    )
+    return [Address(hostname, row["path"]) for row in rows if row["path"]]
 
 
 async def _take_default_away(connection: Connection, organization_id: int) -> None:

@@ -7,7 +7,10 @@ Rules of this file:
    are back.
 2. Every write carries a version. Redis refuses an older one than it holds; a deletion leaves a tombstone with its
    version for a while, so that a slow publisher can't bring a link back.
-3. Redis holds all links under a marker (`shared.links.Marker`). Without it, or when Redis has been started again, the
+3. Of a host's marks none overtakes that of the host itself, and that one overtakes none: links that move by a new
+   policy are at their new addresses before the host is published, and leave the old ones behind it (`policies.rekey`).
+   Only what lives at an address as its host spells it may come early.
+4. Redis holds all links under a marker (`shared.links.Marker`). Without it, or when Redis has been started again, the
    worker rebuilds the set. A rebuild completes only if the token it began with is still there: if Redis loses its data
    meanwhile, it begins again. It announces no changes; the new epoch tells the edges to forget.
 """
@@ -16,6 +19,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 
 import asyncpg
 
@@ -94,11 +98,10 @@ class Publisher:
     async def now(
         self, connection: Connection, addresses: Iterable[Address], *, first_limited: Collection[int] = ()
     ) -> None:
-        """Also begins the counts of links that have a click limit for the first time. Hosts are left to the worker.
+        """Also begins the counts of links that have a click limit for the first time.
 
-        What is new of a host must not come before the links that have moved there with its policy.
-
-        Never fails, because the change is made: what can't be published in time is left to the worker.
+        Never fails, because the change is made: what can't be published in time, or has to wait for an older mark, is
+        left to the worker.
 
         After a failure it leaves everything to the worker for `PATIENCE_S`: requests that all wait for a Redis that
         does not answer would use up the connections to Postgres.
@@ -119,7 +122,7 @@ async def step(connection: Connection, redis: Redis, addresses: Sequence[Address
     """Publish some marked addresses, or all marks of the given ones; the number of marks that are gone now.
 
     For given addresses it waits while another step is at them, so that they are published when it returns; otherwise
-    it passes over what others are at.
+    it passes over what others are at, and what has to wait for that.
     """
     async with connection.transaction():
         # A crash may bring marks back, and they are published once more; that is cheaper than waiting for the disk.
@@ -128,9 +131,8 @@ async def step(connection: Connection, redis: Redis, addresses: Sequence[Address
         if not marks:
             return 0
         versions: dict[Address, int] = {}
-        for mark in marks:
-            address = Address(mark["hostname"], mark["path"])
-            versions[address] = max(versions.get(address, 0), mark["version"])
+        for mark in sorted(marks, key=itemgetter("version")):
+            versions[Address(mark["hostname"], mark["path"])] = mark["version"]
         await _write(redis, await _published(connection, versions), announce=True)
     return len(marks)
 
@@ -151,19 +153,46 @@ async def _take(connection: Connection) -> list[asyncpg.Record]:
     return await connection.fetch(
         """
         /* publish.take */
+        with held as materialized (
+            select version, hostname, path from unpublished order by version limit $1 for update skip locked
+        ), passed_over as (
+            select hostname, min(version) as oldest, min(version) filter (where path = '') as oldest_of_host
+              from unpublished
+             where version < (select max(version) from held) and version not in (select version from held)
+             group by hostname
+        ), waiting as (
+            select hostname, min(version) as version from held join passed_over using (hostname)
+             where version > case path when '' then oldest else oldest_of_host end
+             group by hostname
+        )
         delete from unpublished
-         where version in (select version from unpublished order by version limit $1 for update skip locked)
+         where version in (
+               select version from held
+                where not exists (
+                      select from waiting where waiting.hostname = held.hostname and waiting.version <= held.version))
         returning version, hostname, path""",
         _PAGE,
     )
 
 
 async def _take_at(connection: Connection, addresses: Sequence[Address]) -> list[asyncpg.Record]:
+    policy_of = await policies.held(connection, {address.hostname for address in addresses})
+    # Spelled as the policy does not say, it is an address that its link has left: it goes behind the host.
+    addresses = [
+        address
+        for address in addresses
+        if not (address.path and address.hostname in policy_of)
+        or policy_of[address.hostname].normal(address.path) == address.path
+    ]
     return await connection.fetch(
         """
         /* publish.take_at */
         delete from unpublished
          where (hostname, path) in (select * from unnest($1::text[], $2::text[]))
+           and (path <> '' or not exists (
+               select from unpublished as older
+                where older.hostname = unpublished.hostname and older.path <> ''
+                  and older.version < unpublished.version))
         returning version, hostname, path""",
         [address.hostname for address in addresses],
         [address.path for address in addresses],
@@ -225,9 +254,11 @@ async def _try_rebuild_lock(connection: Connection) -> bool:
 async def _rebuild(connection: Connection, redis: Redis) -> bool:
     token, run = secrets.token_hex(8), run_id(await redis.info("server"))
     await redis.set(_REBUILD_KEY, token)
-    await _write_hosts(connection, redis)  # first: they say how links are looked up
+    strays = await _mark_strays(
+        connection, redis
+    )  # first: what is brought is none, and after a wipe it is all there is
+    await _write_hosts(connection, redis)  # before the links: they say how these are looked up
     count = await _write_all(connection, redis)
-    strays = await _mark_strays(connection, redis)
     await uses.forget_others(redis)
     while await step(connection, redis):
         pass
@@ -239,23 +270,30 @@ async def _rebuild(connection: Connection, redis: Redis) -> bool:
 
 
 async def _write_all(connection: Connection, redis: Redis) -> int:
-    count, last = 0, 0
-    while True:
-        rows = await connection.fetch(
-            f"""
-            /* publish.write_all */
-            select {COLUMNS}, version from links
-             where id > $1 and deleted_at is null order by id limit $2""",  # noqa: S608
-            last,
-            _PAGE,
-        )
-        if not rows:
-            return count
-        changes = [
-            (Address(row["hostname"], row["path"]).key, Published(row["version"], entry_of(row))) for row in rows
-        ]
-        await _write(redis, changes, announce=False)
-        count, last = count + len(rows), rows[-1]["id"]
+    count, rows = 0, await _links_after(connection, 0)
+    while rows:
+        reading = asyncio.create_task(_links_after(connection, rows[-1]["id"]))
+        await asyncio.sleep(0)  # so that Postgres is asked before we are busy
+        try:
+            changes = [
+                (Address(row["hostname"], row["path"]).key, Published(row["version"], entry_of(row))) for row in rows
+            ]
+            await _write(redis, changes, announce=False)
+        finally:
+            following = await reading  # whatever happened: the connection must be free
+        count, rows = count + len(rows), following
+    return count
+
+
+async def _links_after(connection: Connection, link_id: int) -> list[asyncpg.Record]:
+    return await connection.fetch(
+        f"""
+        /* publish.links_after */
+        select {COLUMNS}, version from links
+         where id > $1 and deleted_at is null order by id limit $2""",  # noqa: S608
+        link_id,
+        _PAGE,
+    )
 
 
 async def _write_hosts(connection: Connection, redis: Redis) -> None:

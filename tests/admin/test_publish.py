@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 import pytest
@@ -10,8 +11,19 @@ from admin.database import Connection
 from admin.identity import organizations
 from admin.links import domains, links, publish
 from admin.links.links import Link
-from shared.entries import Entry
-from shared.links import CHANGES_STREAM, MARKER_KEY, UNCOUNTED_KEY, Address, Marker, Published, uses_key
+from shared.entries import Entry, HostEntry
+from shared.links import (
+    CHANGES_STREAM,
+    MARKER_KEY,
+    UNCOUNTED_KEY,
+    Address,
+    Marker,
+    Published,
+    PublishedHost,
+    host_key,
+    path_under,
+    uses_key,
+)
 from shared.redis import LOST, Redis, open_redis, run_id, stream_entries
 
 ADDRESS = Address("localhost", "/a")
@@ -24,10 +36,14 @@ async def organization_id(connection: Connection) -> int:
 
 
 async def new_link(
-    connection: Connection, organization_id: int, path: str = "/a", to: str = "https://a.example/"
+    connection: Connection,
+    organization_id: int,
+    path: str = "/a",
+    to: str = "https://a.example/",
+    hostname: str = "localhost",
 ) -> Link:
     async with connection.transaction():
-        [made] = await links.create_many(connection, [Link(organization_id, "o-x", "localhost", path, to)])
+        [made] = await links.create_many(connection, [Link(organization_id, "o-x", hostname, path, to)])
     assert made is not None
     return made
 
@@ -132,16 +148,121 @@ async def test_a_request_waits_for_a_step_that_is_at_its_address(
     await other.close()
 
 
+HOST = "go.example.com"
+
+
+async def served(connection: Connection, **fields: Any) -> None:
+    """Change what is served on HOST."""
+    row = await connection.fetchrow("select organization_id, public_id from domains where hostname = $1", HOST)
+    assert row is not None
+    async with connection.transaction(), domains.held(connection, *row) as domain:
+        await domains.change(connection, domain, domain._replace(**fields))
+
+
+async def held_host(redis: Redis, hostname: str = HOST) -> HostEntry:
+    value = await redis.get(host_key(hostname))
+    assert value is None or isinstance(value, bytes)
+    return (PublishedHost.from_bytes(value).entry if value else None) or HostEntry()
+
+
+async def leads(redis: Redis, asked: str) -> bool:
+    """Whether a visitor of HOST who asks for this path finds a link, by what Redis holds."""
+    host = await held_host(redis)
+    published = await held(redis, Address(HOST, path_under(host, asked.encode())))
+    return published is not None and published.entry is not None
+
+
+@pytest.fixture
+async def moving(connection: Connection, redis: Redis, organization_id: int) -> Link:
+    """A published link of HOST, at /A/, that has been edited; nobody has published that yet."""
+    assert await domains.claim(connection, organization_id, HOST)
+    await served(connection, keeps_slash=True)
+    link = await new_link(connection, organization_id, "/A/", hostname=HOST)
+    while await publish.step(connection, redis):
+        pass
+    return await lead(connection, link, "https://b.example/")
+
+
+async def test_a_link_is_never_missing_while_it_moves(
+    connection: Connection, redis: Redis, moving: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was marked before, and whatever requests publish meanwhile."""
+    monkeypatch.setattr(publish, "_PAGE", 1)
+    publisher = publish.Publisher(redis, within_s=10)
+    await served(connection, keeps_slash=False)
+    await served(connection, folds_case=True)
+    await served(connection, root_url="https://example.com/")
+    turns = 0
+    while turns == 0 or await publish.step(connection, redis):
+        turns += 1
+        for path in ("/A/", "/A", ""):
+            await publisher.now(connection, [Address(HOST, path)])
+            assert await leads(redis, "/A/"), (turns, path)
+    assert turns > 3
+    host = await held_host(redis)
+    assert host.folds_case and not host.keeps_slash and host.root
+    assert await all_held(redis, ["/A/", "/A", "/a"], HOST) == {"/A/": False, "/A": False, "/a": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "published"),
+    [("/A", {"/A/": True, "/A": False}), ("", {"/A/": True, "/A": True}), ("/A/", {"/A/": True, "/A": True})],
+)
+async def test_nothing_overtakes_what_another_step_is_at(
+    connection: Connection, database_url: str, redis: Redis, moving: Link, path: str, published: dict[str, bool]
+) -> None:
+    """Of a host; other hosts do not wait for it."""
+    await served(connection, keeps_slash=False)
+    await new_link(connection, moving.organization_id, "/other")
+    other = await asyncpg.connect(database_url)
+    working = other.transaction()
+    await working.start()
+    assert await other.fetch("select from unpublished where path = $1 for update", path)
+    while await publish.step(connection, redis):
+        pass
+    await publish.Publisher(redis, within_s=10).now(connection, [Address(HOST, "")])
+    assert await all_held(redis, list(published), HOST) == published
+    assert (await held_host(redis)).keeps_slash == (path != "/A/")
+    assert await all_held(redis, ["/other"]) == {"/other": True}
+    await working.rollback()
+    while await publish.step(connection, redis):
+        pass
+    assert await all_held(redis, list(published), HOST) == {"/A/": False, "/A": True}
+    assert not (await held_host(redis)).keeps_slash
+    await other.close()
+
+
+async def test_of_an_addresss_marks_the_highest_version_counts(
+    connection: Connection, redis: Redis, organization_id: int
+) -> None:
+    """In whatever order Postgres gives them: a change that is announced under an older version would be refused."""
+    link = await new_link(connection, organization_id)
+    await lead(connection, link, "https://b.example/")
+    await connection.execute(
+        "update unpublished set version = 1000 where version = (select min(version) from unpublished)"
+    )
+    await publish.step(connection, redis)
+    published = await held(redis)
+    assert published is not None and published.version == 1000
+
+
+async def test_counts_of_new_limits_begin_at_0_unless_they_have_begun(connection: Connection, redis: Redis) -> None:
+    run = run_id(await redis.info("server"))
+    await redis.set(uses_key(run, 8), 5)
+    await publish.Publisher(redis, within_s=10).now(connection, [], first_limited=[7, 8])
+    assert await redis.mget(uses_key(run, 7), uses_key(run, 8)) == [b"0", b"5"]
+
+
 async def rebuilt(connection: Connection, redis: Redis) -> None:
     assert not await publish.is_complete(redis)
     assert await publish.rebuild(connection, redis)
     assert await publish.is_complete(redis)
 
 
-async def all_held(redis: Redis, paths: Sequence[str]) -> dict[str, bool]:
+async def all_held(redis: Redis, paths: Sequence[str], hostname: str = "localhost") -> dict[str, bool]:
     found = {}
     for path in paths:
-        published = await held(redis, Address("localhost", path))
+        published = await held(redis, Address(hostname, path))
         found[path] = published is not None and published.entry is not None
     return found
 
@@ -156,6 +277,24 @@ async def test_a_rebuild_brings_everything_and_takes_away_the_rest(
     await redis.set("link:localhost/stray", Published(1, Entry(99, 1, "https://stray.example/")).to_bytes())
     await rebuilt(connection, redis)
     assert await all_held(redis, ["/0", "/1", "/2", "/stray"]) == {"/0": True, "/1": True, "/2": True, "/stray": False}
+
+
+async def test_a_rebuild_brings_hosts_and_takes_away_those_that_nobody_has(
+    connection: Connection, redis: Redis, moving: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "_PAGE", 1)
+    assert await domains.claim(connection, moving.organization_id, "a.example.com")
+    await connection.execute("delete from unpublished")
+    await redis.flushall()
+    await redis.set(host_key("stray.example"), PublishedHost(1, HostEntry(99)).to_bytes())
+    await rebuilt(connection, redis)
+    for hostname, is_held in ((HOST, True), ("a.example.com", True), ("stray.example", False)):
+        assert (await held_host(redis, hostname)).organization_id == (moving.organization_id if is_held else None)
+    assert (await held_host(redis)).keeps_slash
+    # What was brought has the version of its row: a change since is newer.
+    await served(connection, root_url="https://example.com/")
+    await publish.step(connection, redis)
+    assert (await held_host(redis)).root
 
 
 async def test_an_older_redis_is_brought_up_to_date(connection: Connection, redis: Redis, organization_id: int) -> None:
