@@ -1,17 +1,20 @@
 """The servers that tests run on: a real PostgreSQL and a real Valkey for each test process, out of their wheels.
 
 Every test that asks for a database gets one of its own, cloned from a migrated template; every test that asks for Redis
-gets it empty. Nothing on PATH is used.
+gets it empty. Nothing on PATH is used. Their data is kept in memory where there is room.
 """
 
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -28,7 +31,13 @@ for name in [name for name in os.environ if name.startswith("LINKWIRE_") or name
     del os.environ[name]
 
 # The data of tests may be lost with the machine; faults that need a careful Postgres start one of their own.
-_CARELESS = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
+# Few buffers: each connection is a process that pays for every page of them that it touches.
+_CARELESS = [
+    *("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"),
+    *("-c", "shared_buffers=16MB"),
+]
+_MEMORY = Path("/dev/shm")
+_ENOUGH_MEMORY = 2**30
 
 
 class Servers(NamedTuple):
@@ -44,8 +53,18 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    home = tmp_path_factory.mktemp("servers")
+def home_of_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """In memory, if there is room: files of a new database for each test are much of what tests cost."""
+    if not os.access(_MEMORY, os.W_OK) or shutil.disk_usage(_MEMORY).free < _ENOUGH_MEMORY:
+        yield tmp_path_factory.mktemp("servers")
+        return
+    with tempfile.TemporaryDirectory(prefix="linkwire-tests-", dir=_MEMORY) as home:
+        yield Path(home)
+
+
+@pytest.fixture(scope="session")
+def servers(home_of_servers: Path) -> Iterator[Servers]:
+    home = home_of_servers
     (home / "logs").mkdir()
     started = [embedded.postgres(home, options=_CARELESS), redis_server(home)]
     processes = [run(server) for server in started]
@@ -67,6 +86,9 @@ async def _make_template(url: str) -> None:
     await connection.close()
     connection = await asyncpg.connect(at_database(url, "template"))
     await database.migrate(connection)
+    # A login hashes the password as often as was said when it was set: 4,096 times, for each of many connections.
+    await connection.execute("set scram_iterations = 1")
+    await connection.execute(f"alter role linkwire password '{urlsplit(url).password}'")
     await connection.close()
 
 
@@ -75,19 +97,23 @@ def at_database(url: str, name: str) -> str:
     return url.replace("/postgres?", f"/{name}?")
 
 
+@pytest.fixture(scope="session")
+def execute(servers: Servers) -> Iterator[Callable[[str], object]]:
+    """Execute a statement where no database of a test is in use. All on one connection: each is a new process."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(servers.postgres_url))
+        yield lambda statement: runner.run(connection.execute(statement))
+        runner.run(connection.close())
+
+
 @pytest.fixture
-def database_url(servers: Servers) -> Iterator[str]:
+def database_url(servers: Servers, execute: Callable[[str], object]) -> Iterator[str]:
     """A migrated database of this test's own."""
     name = f"test_{secrets.token_hex(6)}"
-
-    async def execute(statement: str) -> None:
-        connection = await asyncpg.connect(servers.postgres_url)
-        await connection.execute(statement)
-        await connection.close()
-
-    asyncio.run(execute(f"create database {name} template template"))
+    # Copied as files: the other strategy writes each page to the log, too, which costs three times as much.
+    execute(f"create database {name} template template strategy file_copy")
     yield at_database(servers.postgres_url, name)
-    asyncio.run(execute(f"drop database {name} with (force)"))
+    execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture
