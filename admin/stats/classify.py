@@ -168,7 +168,7 @@ def kind_of_agent(user_agent: str) -> Verdict | None:
     return None if _BROWSER.match(said) or _PHONE.search(said) else _VERDICTS["agent-unknown"]
 
 
-# All of these are for agents in lower case, which is several times faster than to ignore it.
+# These are for agents in lower case: to let the expressions ignore case takes several times as long.
 
 _CALLS_ITSELF_A_CRAWLER = re.compile(r"bot\b|bot[_-]|crawl|spider")
 
@@ -182,8 +182,8 @@ _TOOLS = re.compile(
     r"|axios|node|undici|got[ /(]|superagent|needle|deno|bun/|request/"
     r"|libwww|lwp|perl|mojolicious|guzzle|symfony|php|pear|http_request|zend|laminas|wordpress/"
     r"|ruby|faraday|typhoeus|httparty|http\.rb|httpclient|excon"
-    r"|reqwest|hyper/|ureq|isahc|rust|dart|erlang|hackney|elixir|mint/|lua|swift|alamofire|dalvik|androiddownloadmanager"
-    r"|\.net|dotnet|system\.net|microsoft\.net|restsharp|winhttp|cpprestsdk|cpp-httplib|boost\.beast"
+    r"|reqwest|hyper/|ureq|isahc|rust|dart|erlang|hackney|elixir|mint/|lua|swift|alamofire|dalvik"
+    r"|androiddownloadmanager|\.net|dotnet|system\.net|microsoft\.net|restsharp|winhttp|cpprestsdk|cpp-httplib|boost\.beast"
     r"|k6[/ ]|locust|apachebench|ab/|hey/|wrk|vegeta|siege|jmeter|gatling|artillery|oha/|bombardier|autocannon)"
     r"|cfnetwork/|powershell|headless|phantomjs|playwright|puppeteer|selenium|webdriver|cypress/|htmlunit"
     r"|splash version"
@@ -197,9 +197,9 @@ _INTRODUCES_ITSELF = re.compile(
 
 # Who looks at pages for their owners, or at mail for its readers, in a browser, and adds the name of the service.
 _INSPECTS_SITES = re.compile(
-    r"monitor|watcher|synthetic|appinsights|catchpoint|dareboost|thousandeyes|dejaclick|dmbrowser|gtmetrix|silktide|rigor\b|testlocally"
-    r"|watchtowr|foregenix|barracuda|mimecast|proofpoint|securityheaders|cookiehub|scan\b|scanner|audit\b|datanyze"
-    r"|pwabuilder|manus-user|archivebox",
+    r"monitor|watcher|synthetic|appinsights|catchpoint|dareboost|thousandeyes|dejaclick|dmbrowser|gtmetrix|silktide"
+    r"|rigor\b|testlocally|watchtowr|foregenix|barracuda|mimecast|proofpoint|securityheaders|cookiehub|datanyze"
+    r"|scan\b|scanner|audit\b|pwabuilder|manus-user|archivebox",
 )
 
 # What browsers have begun with since 1994, and the engine that stands behind it; and the few that begin with a name.

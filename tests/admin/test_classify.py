@@ -196,6 +196,7 @@ def test_who_comes_again_within_ten_seconds_has_clicked_once_also_if_told_in_ano
                 "python-requests/2.32.3 (pricebot)",  # a tool that says what it is for
                 f"{_PC} (+https://example.com/why-we-visit)",
                 f"{_PC} someone@7visits.example",
+                f"{_PC} Visits/1.0 (visits.example.com)",
                 "Mozilla/5.0 (compatible; Anything/1.0)",
                 f"{_PC} Example-Monitor/2.1",
             ],
@@ -237,6 +238,7 @@ def test_who_comes_again_within_ten_seconds_has_clicked_once_also_if_told_in_ano
                 f"Mozilla/5.0 (Web0S; Linux/SmartTV) {_CHROME} Safari/537.36 WebAppManager",
                 "Mozilla/5.0 (compatible; MSIE 10.0; Windows NT 6.2; Trident/6.0)",
                 "Mozilla/5.0 (compatible; Konqueror/4.4; Linux) KHTML/4.4.5 (like Gecko)",
+                "Mozilla/4.5 (compatible; iCab 2.9.8; Macintosh; U; PPC) Opera 5",
                 "Opera/9.80 (J2ME/MIDP; Opera Mini/9.80; U; en) Presto/2.5.25",
                 "BlackBerry8520/5.0.0.681 Profile/MIDP-2.1 Configuration/CLDC-1.1 VendorID/600",
                 f"LG-D855 Mozilla/5.0 (Linux; Android 5.0) {_CHROME} Mobile Safari/537.36",
