@@ -249,12 +249,40 @@ async def by_external_id(connection: Connection, organization_id: int, external_
 
 async def page_of(connection: Connection, organization_id: int, asked: Asked) -> Found:
     """Links of this organization."""
-    return await LISTING.run(
+    is_by_clicks = asked.page is not None and (asked.sort, asked.order) == ("clicks", "desc")
+    found = await LISTING.run(
         connection,
         f"/* links.page_of */ select {COLUMNS} from links where organization_id = $1 and deleted_at is null",  # noqa: S608
         [organization_id],
-        asked,
+        asked._replace(sort=LISTING.default_sort) if is_by_clicks else asked,
     )
+    return found._replace(rows=await _most_clicked(connection, organization_id, asked)) if is_by_clicks else found
+
+
+async def _most_clicked(connection: Connection, organization_id: int, page: Asked) -> list[asyncpg.Record]:
+    """A page in the order of clicks. Links that have none are in no index of it, and come behind the others."""
+    begin = ((page.page or 1) - 1) * page.size
+    select, values = LISTING.narrowed(
+        f"""/* links.most_clicked */ select {COLUMNS} from links join link_counts on link_id = id and total > 0
+             where organization_id = $1 and deleted_at is null""",  # noqa: S608
+        [organization_id],
+        page.filters,
+    )
+    part = f"offset ${len(values) + 1} limit ${len(values) + 2}"
+    rows = await connection.fetch(f"{select} order by total desc, public_id desc {part}", *values, begin, page.size)
+    if len(rows) == page.size:
+        return rows
+    counted = f"/* links.most_clicked */ select count(*) from ({select}) as clicked"  # noqa: S608
+    clicked = begin + len(rows) if rows else await connection.fetchval(counted, *values)
+    select, values = LISTING.narrowed(
+        f"""/* links.most_clicked */ select {COLUMNS} from links
+             where organization_id = $1 and deleted_at is null
+               and not exists (select from link_counts where link_id = id and total > 0)""",  # noqa: S608
+        [organization_id],
+        page.filters,
+    )
+    unclicked = f"{select} order by public_id desc {part}"
+    return rows + await connection.fetch(unclicked, *values, max(begin - clicked, 0), page.size - len(rows))
 
 
 async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link | None]:

@@ -67,12 +67,51 @@ async def test_links_in_the_order_of_their_clicks(api: Api, connection: Connecti
                 link["id"],
                 clicks,
             )
+    await made(api.one.api, title="new")
+    await made(api.other.api, title="of others")
+    ordered = [("many", 70, 1), ("some", 5, 1), ("new", 0, 0), ("none", 0, 0)]
     answer = (await api.one.api.get("/v1/links?sortBy=clicks")).json()["data"]
-    assert [(link["title"], link["clicks"], link["limitedClicks"]) for link in answer] == [
-        ("many", 70, 1),
-        ("some", 5, 1),
-        ("none", 0, 0),
-    ]
+    assert [(link["title"], link["clicks"], link["limitedClicks"]) for link in answer] == ordered
+    titles = [title for title, _, _ in ordered]
+    for size in (1, 2, 3):
+        met: list[str] = []
+        for page in range(1, 6):
+            part = (await api.one.api.get(f"/v1/links?sortBy=clicks&perPage={size}&page={page}")).json()
+            assert part["meta"]["pagination"]["totalCount"] == 4
+            met += [link["title"] for link in part["data"]]
+        assert met == titles
+    assert [
+        link["title"] for link in (await api.one.api.get("/v1/links?sortBy=clicks&sortOrder=asc")).json()["data"]
+    ] == (titles[::-1][:1] + titles[2:3] + titles[1::-1])
+    assert await found(api, sortBy="clicks", title="some") == ["some"]
+
+
+async def test_sorted_pages_of_many_links_do_not_look_at_each(api: Api, connection: Connection) -> None:
+    """By the plans of Postgres: no sort of all, and no scan of all."""
+    await connection.execute(
+        """
+        insert into links (public_id, organization_id, owner_id, hostname, path, destination, version, created_at,
+                           updated_at)
+        select left(md5(n::text), 16), $1, 'o-x', 'localhost', '/' || n, 'https://a.example/', n,
+               now() - n * interval '1 minute', now() - n * interval '1 second' from generate_series(1, 20000) n""",
+        api.one.organization_id,
+    )
+    await connection.execute("insert into link_counts (link_id, total) select id, id % 100 from links where id % 2 = 0")
+    await connection.execute(
+        """
+        insert into destination_checks (link_id, status)
+        select id, case when id % 900 = 0 then 'dead' else 'ok' end from links"""
+    )
+    await connection.execute("vacuum analyze")
+    for parameters in ({"sortBy": "updatedAt"}, {"sortBy": "clicks"}, {"destinationStatus": "dead"}):
+        asked: list[Any] = []
+        with connection.query_logger(asked.append):
+            there = await links.page_of(connection, api.one.organization_id, links.LISTING.asked(parameters.items()))
+        for one in asked:
+            if "count(*)" not in one.query:
+                plan = "\n".join(row[0] for row in await connection.fetch(f"explain {one.query}", *one.args))
+                assert "Seq Scan on links" not in plan, plan
+        assert there.rows
 
 
 async def test_new_links_are_on_the_organizations_default_domain(api: Api, connection: Connection) -> None:
