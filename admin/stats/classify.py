@@ -184,7 +184,7 @@ _TOOLS = re.compile(
     r"|ruby|faraday|typhoeus|httparty|http\.rb|httpclient|excon"
     r"|reqwest|hyper/|ureq|isahc|rust|dart|erlang|hackney|elixir|mint/|lua|swift|alamofire|dalvik"
     r"|androiddownloadmanager|\.net|dotnet|system\.net|microsoft\.net|restsharp|winhttp|cpprestsdk|cpp-httplib"
-    r"|boost\.beast|k6[/ ]|locust|apachebench|ab/|hey/|wrk|vegeta|siege|jmeter|gatling|artillery|oha/|bombardier|autocannon)"
+    r"|k6[/ ]|locust|apachebench|ab/|hey/|wrk|vegeta|siege|jmeter|gatling|artillery|oha/|bombardier|autocannon)"
     r"|cfnetwork/|powershell|headless|phantomjs|playwright|puppeteer|selenium|webdriver|cypress/|htmlunit"
     r"|splash version"
 )
