@@ -270,6 +270,8 @@ async def _rebuild(connection: Connection, redis: Redis) -> bool:
 
 
 async def _write_all(connection: Connection, redis: Redis) -> int:
+    # Of a table that has just been filled or restored Postgres knows nothing, and would sort all links for each page.
+    await connection.execute("/* publish.write_all */ analyze (skip_locked) links (id, deleted_at)")
     count, rows = 0, await _links_after(connection, 0)
     while rows:
         reading = asyncio.create_task(_links_after(connection, rows[-1]["id"]))
