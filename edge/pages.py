@@ -54,9 +54,9 @@ def not_found() -> Response:
 
 
 def gone(outcome: str) -> Response:
-    """410 for a link that is not there any more, 404 for one that is not there yet (`shared.rules.OUTCOMES`)."""
+    """410 for a link that is not there any more, or not yet (`shared.rules.OUTCOMES`); 404 would say it is none."""
     if outcome == "not_started":
-        return _page(404, "This link is not open yet", "Please come back later.")
+        return _page(410, "This link is not open yet", "Please come back later.")
     return _page(410, "This link is closed", "Whoever made it has closed it, or it has expired.")
 
 

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from edge import pages, password
+from edge.connection import MESSAGE_S
 from edge.lookup import Lookup, Unavailable
 from edge.segments import link_bytes
 from edge.spool import Spool
@@ -21,9 +22,11 @@ from shared.clicks import click_id
 from shared.entries import Entry, HostEntry
 from shared.redis import Redis
 from shared.rules import Decision, decide, used_up, with_query
-from shared.visitor import Networks, Visitor, client_address
+from shared.visitor import PURPOSE_HEADERS, Networks, Visitor, client_address
 
-_FORM_WITHIN_S = 10.0
+# Kept here: connection.py sees that a request is being answered, and not that its answer waits for the rest of it. No
+# other body is ever waited for.
+_FORM_WITHIN_S = MESSAGE_S
 
 
 class Terms:
@@ -42,6 +45,9 @@ class Terms:
         visitor = self._visitor(request)
         has_passed = password.is_remembered(entry, request.cookies.get(password.cookie_name(entry)))
         decision = decide(entry, visitor, has_password_passed=has_passed, host_expired=host.expired)
+        is_use = self._is_use(request, entry, visitor, decision)
+        if decision.is_open and not await self._has_room(entry, is_use=is_use):
+            decision = used_up(entry, host_expired=host.expired)
         if decision.outcome == "password":
             return await self._ask(request, entry, visitor)
         if request.method == "POST":
@@ -53,16 +59,21 @@ class Terms:
             self._tally.asked += 1
             return pages.preview(entry.terms.preview)
         if decision.outcome == "redirect":
-            is_limited = self._is_limited(request, entry, visitor)
-            if not is_limited or await self._uses.take(entry.link_id, entry.terms.click_limit or 0):
-                return self._redirect(request, entry, visitor, decision, is_use=is_limited)
-            decision = used_up(entry, host_expired=host.expired)
+            return self._redirect(request, entry, visitor, decision, is_use=is_use)
         self._tally.gone += 1
         return pages.elsewhere(decision.destination) if decision.destination else pages.gone(decision.outcome)
 
-    def _is_limited(self, request: Request, entry: Entry, visitor: Visitor) -> bool:
+    def _is_use(self, request: Request, entry: Entry, visitor: Visitor, decision: Decision) -> bool:
         """Whether the visit takes one of a limited number: not those of programs, which often come before people."""
-        return entry.terms.click_limit is not None and request.method == "GET" and not visitor.is_automatic
+        is_counted = entry.terms.click_limit is not None and decision.outcome == "redirect"
+        return is_counted and request.method == "GET" and not visitor.is_automatic
+
+    async def _has_room(self, entry: Entry, *, is_use: bool) -> bool:
+        """Whether the click limit leaves room for a visit, which takes it then if it is a use."""
+        limit = entry.terms.click_limit
+        if limit is None:
+            return True
+        return await (self._uses.take if is_use else self._uses.is_left)(entry.link_id, limit)
 
     def _redirect(
         self, request: Request, entry: Entry, visitor: Visitor, decision: Decision, *, is_use: bool
@@ -125,6 +136,7 @@ class Terms:
         headers = request.headers
         peer = request.client.host if request.client else ""
         forwarded_for = ",".join(headers.getlist("x-forwarded-for"))
+        purposes = [value for name in PURPOSE_HEADERS for value in headers.getlist(name)]
         return Visitor(
             client_address(peer, forwarded_for, self._trusted_proxies),
             _text(headers.get("user-agent", "")),
@@ -132,6 +144,7 @@ class Terms:
             _text(headers.get("referer", "")),
             request.scope["query_string"].decode("utf-8", "replace"),
             time.time_ns() // 1_000_000,
+            purpose=",".join(purposes),
         )
 
 

@@ -31,9 +31,9 @@ MAX_DESTINATION_LENGTH = 4096
 
 OUTCOMES = ("redirect", "preview", "password", "not_started", "gone")
 """What is to be done: redirect; show the preview; ask for the password. A link that is not there yet, or any more,
-may have another destination instead; where it has none, that is to be said."""
+may have another destination instead; where it has none, that is to be said, with 410."""
 
-REASONS = (*STATES, "not_started", "expired", "password", "preview", "rule", "variant", "destination", "used_up")
+REASONS = (*STATES, "not_started", "expired", "used_up", "password", "preview", "rule", "variant", "destination")
 """Why, in the order in which it is asked."""
 
 UTM_PARAMETERS = ("source", "medium", "campaign", "term", "content")
@@ -62,11 +62,17 @@ class Decision(NamedTuple):
     variant_id: int = 0
     """The variant that was drawn; 0 for none."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the link is there for the visitor, unless its click limit is used up."""
+        return self.outcome in ("redirect", "preview", "password")
+
 
 def decide(entry: Entry, visitor: Visitor, *, has_password_passed: bool = False, host_expired: str = "") -> Decision:
     """What becomes of a visit. `host_expired` is where the host sends those whose link is not there.
 
-    Whether a click limit leaves room is for the caller to find out before a redirect; if not, `used_up` is the answer.
+    Whether a click limit leaves room is for the caller to find out while it `is_open`, whoever asks; if not, `used_up`
+    is the answer.
     """
     terms = entry.terms
     if terms.state:
@@ -123,6 +129,8 @@ def explained(entry: Entry, visitor: Visitor, decision: Decision) -> Iterator[st
         yield f"The link starts at {instant(terms.starts_at_ms or 0)}; the visit is at {visit_at}."
     elif reason == "expired":
         yield f"The link expired at {instant(terms.expires_at_ms or 0)}; the visit is at {visit_at}."
+    elif reason == "used_up":
+        yield f"The click limit of {terms.click_limit} is reached."
     else:
         yield f"The link can be followed at {visit_at}."
         yield from _explained_on_the_way(entry, visitor, reason)
@@ -152,8 +160,6 @@ def _explained_on_the_way(entry: Entry, visitor: Visitor, reason: str) -> Iterat
             yield f"Variant {variant.id} is this visitor's; it has {variant.weight} of {weights} parts of the visitors."
         elif terms.rules:
             yield "No rule is met."
-    if reason == "used_up":
-        yield f"The click limit of {terms.click_limit} is reached."
 
 
 def _rule_told(number: int, rule: Rule, visitor: Visitor) -> str:

@@ -37,6 +37,8 @@ class Supposed(Fields):
     language: Text = ""
     """As in Accept-Language."""
     referrer: Text = ""
+    purpose: Text = ""
+    """As in Sec-Purpose."""
     query: Text = ""
     """Without the question mark."""
     time: Moment | None = None
@@ -92,8 +94,8 @@ async def explain_link(
         host_expired = hosts.get(link.hostname, HostEntry()).expired
         entry = entry_of_link(link)
         decision = decide(entry, visitor, has_password_passed=supposed.knows_password, host_expired=host_expired)
-        is_used_up = link.click_limit is not None and link.uses >= link.click_limit and not visitor.is_automatic
-        if decision.outcome == "redirect" and is_used_up:
+        is_used_up = link.click_limit is not None and link.uses >= link.click_limit
+        if decision.is_open and is_used_up:
             decision = used_up(entry, host_expired=host_expired)
         explanation = ExplanationResource(
             outcome=decision.outcome,
@@ -118,6 +120,7 @@ def _visitor(supposed: Supposed) -> Visitor:
         supposed.referrer,
         supposed.query,
         at_ms,
+        purpose=supposed.purpose,
         country=supposed.country,
     )
 

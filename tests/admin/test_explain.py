@@ -40,7 +40,8 @@ async def test_a_visit_is_explained_step_by_step(api: Api) -> None:
     one, two = [step for step in told["steps"] if step.startswith("Rule")]
     assert "Rule 1 is not met" in one
     assert "Rule 2 is met" in two
-    early = await explained(api, link, country="DE", time="2026-03-02T10:00:00Z")
+    early = await explained(api, link, userAgent=PHONE, purpose="prefetch", country="DE", time="2026-03-02T10:00:00Z")
+    assert (early["visitor"]["isAutomatic"], early["visitor"]["device"]) == (True, "mobile")
     assert (early["ruleId"], early["destination"]) == (1, "https://example.de/?utm_source=mail")
 
 
@@ -56,7 +57,9 @@ async def test_a_visit_is_explained_step_by_step(api: Api) -> None:
         ({"password": "a"}, {}, "password", None),
         ({"password": "a"}, {"knowsPassword": True}, "redirect", "https://example.com/"),
         ({"clickLimit": 0}, {"userAgent": PHONE}, "gone", None),
-        ({"clickLimit": 0}, {"userAgent": "curl/8"}, "redirect", "https://example.com/"),
+        ({"clickLimit": 0, "fallbackUrl": "https://f.example/"}, {"userAgent": "curl/8"}, "gone", "https://f.example/"),
+        ({"clickLimit": 0, "password": "a"}, {"purpose": "prefetch"}, "gone", None),
+        ({"clickLimit": 1}, {"userAgent": "curl/8"}, "redirect", "https://example.com/"),
         ({"preview": {"title": "a"}}, {"userAgent": "WhatsApp/2"}, "preview", None),
     ],
     ids=str,
@@ -67,6 +70,26 @@ async def test_what_becomes_of_a_visit(
     told = await explained(api, await made(api.one.api, **fields), **supposed)
     assert (told["outcome"], told["destination"]) == (outcome, destination)
     assert told["steps"]
+
+
+async def test_a_host_says_where_those_go_for_whom_a_link_is_closed(api: Api) -> None:
+    over = "https://host.example/over"
+    cases: list[tuple[dict[str, Any], str | None]] = [
+        ({"archived": True}, over),
+        ({"disabled": True}, None),
+        ({"startsAt": "2999-01-01T00:00:00Z"}, over),
+        ({"clickLimit": 0}, over),
+        ({"clickLimit": 0, "fallbackUrl": "https://f.example/"}, "https://f.example/"),
+    ]
+    links = [await made(api.one.api, hostname="go.example.com", **fields) for fields, _ in cases]
+    [domain] = (await api.one.api.get("/v1/domains", params={"hostname": "go.example.com"})).json()["data"]
+    changed = await api.one.api.patch(f"/v1/domains/{domain['id']}", json={"expiredUrl": over})
+    assert changed.status_code == 200, changed.text
+    for link, (fields, destination) in zip(links, cases, strict=True):
+        for agent in (PHONE, "curl/8"):
+            told = await explained(api, link, userAgent=agent)
+            assert told["destination"] == destination, fields
+            assert told["outcome"] == ("not_started" if "startsAt" in fields else "gone")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Hosts: what their policy says of paths, what they have beside links, and that edges follow their changes."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from edge.lookup import Lookup, Unavailable
 from shared.entries import HostEntry
 from shared.links import Address, PublishedHost
 from shared.redis import Redis
-from tests.edge.publishing import Host, Publisher, living
+from tests.conftest import Servers
+from tests.edge.lookups import looking_up
+from tests.edge.publishing import Gate, Host, Publisher, living
 from tests.edge.spools import be_patient
 from tests.edge.visiting import TARGET, Edge, make_edge
 from tests.shared.waiting import until
@@ -51,6 +54,42 @@ async def test_a_host_that_can_not_be_known_is_said_to_be(lookup: Lookup, publis
     await until(lambda: not lookup.is_complete)
     assert await lookup.find_host("other.example") == HostEntry()  # so far
     assert "other.example" not in lookup._hosts
+
+
+async def test_an_answer_of_a_host_that_was_overtaken_or_is_of_another_epoch_is_not_remembered(
+    servers: Servers, publisher: Publisher
+) -> None:
+    await publisher.complete()
+    async with Gate(servers.redis_url) as gate, looking_up(servers.redis_url, through=gate.url) as lookup:
+        await until(lambda: lookup.is_complete)
+        await lookup.find_host("other.example")  # so that it is connected
+        gate.hold()
+        asking = asyncio.create_task(lookup.find_host("go.example"))
+        await gate.held.wait()  # Redis has answered, and the answer is on its way
+        await publisher.change(GO, PublishedHost(1, HostEntry(root=TARGET)))
+        await until(lambda: lookup._last == 1)
+        gate.release()
+        assert await asking == HostEntry()
+        assert await lookup.find_host("go.example") == HostEntry(root=TARGET)
+        await publisher.put(GO, PublishedHost(2, HostEntry(root=ELSEWHERE)))  # and nobody is told
+        assert await lookup.find_host("go.example") == HostEntry(root=TARGET)
+        await publisher.complete("another")
+        await until(lambda: not lookup._hosts)
+        assert await lookup.find_host("go.example") == HostEntry(root=ELSEWHERE)
+
+
+async def test_a_remembered_link_leads_on_while_its_host_can_not_be_known(
+    edge: Edge, publisher: Publisher, redis: Redis
+) -> None:
+    assert (await edge.visit()).headers["location"] == TARGET
+    await redis.set(GO.key, b"1 [")
+    await publisher.announce(GO, PublishedHost(1, None))
+
+    async def is_unknown() -> bool:
+        return (await edge.visit("/other")).status_code == 503
+
+    await until(is_unknown)
+    assert (await edge.visit("/promo/")).headers["location"] == TARGET
 
 
 @pytest.mark.parametrize(

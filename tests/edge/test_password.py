@@ -12,7 +12,7 @@ from edge import password
 from edge.lookup import Unavailable
 from edge.password import Passwords, TooManyGuesses, cookie_value, is_remembered
 from shared.entries import Entry, Terms
-from shared.links import Published
+from shared.links import Address, Published
 from shared.redis import Redis, open_redis
 from tests.edge.publishing import PROMO, Publisher
 from tests.edge.spools import be_patient
@@ -60,6 +60,12 @@ async def test_who_knows_the_password_is_let_through_and_remembered(edge: Edge, 
     await until(is_asked_again)
     secure = await send(edge, b"password=open+sesame", x_forwarded_proto="https")
     assert "; Secure" in secure.headers["set-cookie"]
+
+
+async def test_a_path_that_would_end_a_cookie_is_not_in_it(edge: Edge, publisher: Publisher) -> None:
+    await publisher.change(Address("go.example", "/a;b"), Published(2, ENTRY))
+    right = await send(edge, b"password=open+sesame", "/a;b")
+    assert "; Path=/; " in right.headers["set-cookie"]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ HOUR_MS = 3_600_000
         ({"state": "disabled"}, 410, "closed"),
         ({"state": "reported"}, 410, "closed"),
         ({"expires_at_ms": NOW_MS - HOUR_MS}, 410, "closed"),
-        ({"starts_at_ms": NOW_MS + HOUR_MS}, 404, "not open yet"),
+        ({"starts_at_ms": NOW_MS + HOUR_MS}, 410, "not open yet"),
     ],
     ids=["archived", "disabled", "reported", "expired", "not started"],
 )
@@ -103,6 +103,14 @@ async def test_rules_send_visitors_where_they_belong_and_are_recorded(edge: Edge
     assert [answer.headers["location"] for answer in answers] == [TARGET, ELSEWHERE, ELSEWHERE + "/pt", TARGET]
     assert [click.rule_id for click in edge.clicks()] == [0, 2, 4, 0]
     assert {answer.headers["cache-control"] for answer in answers} == {"private, no-store"}
+
+
+async def test_a_visitor_is_whom_the_last_of_several_headers_names(edge: Edge, publisher: Publisher) -> None:
+    await publisher.change(PROMO, with_terms(rules=(Rule(4, {"address": ["203.0.113.9"]}, ELSEWHERE),)))
+    for said in (["203.0.113.1", "203.0.113.9"], ["203.0.113.9", "127.0.0.1"], ["203.0.113.1, 203.0.113.9"]):
+        headers: list[tuple[str, str]] = [("x-forwarded-for", addresses) for addresses in said]
+        assert (await visit(edge, headers=headers)).headers["location"] == ELSEWHERE, said
+    assert {click.address for click in edge.clicks()} == {"203.0.113.9"}
 
 
 async def test_a_visitor_keeps_the_variant_behind_whatever_proxy(edge: Edge, publisher: Publisher) -> None:
@@ -182,7 +190,7 @@ async def test_status_and_headers_are_the_links(
         ({"password_hash": "$argon2id$"}, 200, "protected", TARGET),
         ({"state": "reported"}, 410, "closed", TARGET),
         ({"expires_at_ms": 1}, 410, "closed", TARGET),
-        ({"starts_at_ms": 2**53}, 404, "not open yet", TARGET),
+        ({"starts_at_ms": 2**53}, 410, "not open yet", TARGET),
         ({"click_limit": 1}, 200, "limited number", TARGET),
     ],
     ids=str,

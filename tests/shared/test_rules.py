@@ -164,6 +164,7 @@ def test_any_visit_of_any_link_is_decided_always_alike_and_leads_where_the_link_
     decision = decide(link, who, has_password_passed=has_passed, host_expired=host_expired)
     assert decision == decide(link, who, has_password_passed=has_passed, host_expired=host_expired)
     assert decision.outcome in OUTCOMES and decision.reason in REASONS
+    assert decision.is_open is (decision.outcome not in ("gone", "not_started"))
     parts = {(rule.destination, rule.id, 0) for rule in link.terms.rules}
     parts |= {(variant.destination, 0, variant.id) for variant in link.terms.variants}
     if decision.outcome == "redirect":
@@ -200,12 +201,15 @@ def test_what_is_explained_is_what_is_decided(link: Entry, who: Visitor, has_pas
 def test_an_explanation_names_what_was_compared() -> None:
     link = without(**OPEN, click_limit=10)
     assert list(explained(link, visitor(), used_up(link))) == [
+        "The click limit of 10 is reached.",
+        "The visitor goes to https://example.com/instead",
+    ]
+    assert list(explained(link, visitor(), decide(link, visitor(), has_password_passed=True))) == [
         "The link can be followed at 2026-01-05T12:00:00.000Z.",
         "It has a password, which the visitor has given.",
         'Rule 1 is not met: country "US" does not match ["BR"]; device "desktop" matches ["desktop"].',
         'Rule 2 is met: os "linux" matches ["linux"]; country "US" matches ["US"].',
-        "The click limit of 10 is reached.",
-        "The visitor goes to https://example.com/instead",
+        f"The visitor goes to {link.terms.rules[1].destination}",
     ]
     link = entry(rules=(Rule(1, {"planet": ["earth"]}, HOME),), variants=(Variant(2, 30, HOME), Variant(3, 0, HOME)))
     assert list(explained(link, visitor(), decide(link, visitor()))) == [
