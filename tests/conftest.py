@@ -38,6 +38,12 @@ _CARELESS = [
 ]
 _MEMORY = Path("/dev/shm")
 _ENOUGH_MEMORY = 2**30
+_LONG = ("openapi", "faults", "flows")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests come first: one that comes last has a core to itself, and the other cores wait for it."""
+    items.sort(key=lambda item: _LONG.index(name) if (name := item.path.parent.name) in _LONG else len(_LONG))
 
 
 class Servers(NamedTuple):
