@@ -10,15 +10,26 @@ from admin.http.fields import plain
 from admin.http.lists import Filter, Values, one_of
 from admin.links.destinations import normal_destination
 from admin.links.fields import normal_link_path
-from shared.links import normal_hostname, normal_path
+from shared.entries import HostEntry
+from shared.links import normal_hostname, path_under
 
 _YES_OR_NO = one_of("true", "false")
 
 
 def _searched(text: str) -> str:
     """As an argument of `like`, which finds it anywhere."""
-    escaped = plain(text).lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    escaped = plain(text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"
+
+
+def _spellings(text: str) -> list[str]:
+    """What a path is on hosts that tell cases apart or not, and ignore a slash at its end or keep it."""
+    path = normal_link_path(text).encode()
+    return [
+        path_under(HostEntry(folds_case=folds, keeps_slash=keeps), path)
+        for keeps in (False, True)
+        for folds in (False, True)
+    ]
 
 
 def _example(read: Callable[[str], Any], example: str) -> Values:
@@ -35,12 +46,16 @@ _HAS_DESTINATION_STATUS = """
      or {} = 'unchecked'
         and not exists (select from destination_checks where link_id = links.id and status <> 'unchecked'))"""
 
+_HAS_PATH = """
+    path = any({}::text[]) and path = ({}::text[])[(
+        select 1 + folds_case::int + 2 * keeps_slash::int from domains where domains.hostname = links.hostname)]"""
+
 FILTERS = {
     "hostname": Filter("hostname = {}", _example(normal_hostname, "go.example.com"), "Only links on this hostname."),
     "path": Filter(
-        "path = {}",
-        _example(lambda text: normal_path(normal_link_path(text).encode()), "/spring"),
-        "Only links with this path.",
+        _HAS_PATH,
+        _example(_spellings, "/spring"),
+        "Only links with this path, as their host compares paths.",
     ),
     "destination": Filter(
         "md5(destination) = md5({}) and destination = {}",
@@ -62,7 +77,7 @@ FILTERS = {
         "Only links that are archived, or that are not.",
     ),
     "search": Filter(
-        "search like {}",
+        "search like lower({})",
         _example(_searched, "spring"),
         "Only links with this text in their title, address, destination or notes, in any case.",
     ),

@@ -58,6 +58,29 @@ async def test_links_are_found_by_what_they_are(api: Api, parameters: dict[str, 
     assert await found(api, **parameters) == titles
 
 
+async def test_a_path_is_found_as_its_host_compares_paths(api: Api, connection: Connection) -> None:
+    for host in ("plain", "folds", "keeps", "both"):
+        await made(api.one.api, hostname=f"{host}.example", path="/taken")
+    await connection.execute("update domains set folds_case = true where hostname in ('folds.example', 'both.example')")
+    await connection.execute(
+        "update domains set keeps_slash = true where hostname in ('keeps.example', 'both.example')"
+    )
+    for host in ("plain", "folds", "keeps", "both"):
+        for path in ("/%C3%84/", "/\u00e4"):
+            sent = {"hostname": f"{host}.example", "path": path, "title": f"{host} {path}"}
+            await api.one.api.post("/v1/links", json={"destination": "https://a.example.com/", **sent})
+    assert await found(api, path="/\u00c4/") == ["both /%C3%84/", "folds /%C3%84/", "keeps /%C3%84/", "plain /%C3%84/"]
+    assert await found(api, path="/\u00c4") == ["both /\u00e4", "folds /%C3%84/", "plain /%C3%84/"]
+    assert await found(api, path="/\u00e4/", hostname="both.example") == ["both /%C3%84/"]
+    assert await found(api, path="/\u00e4/", hostname="keeps.example") == []
+
+
+async def test_a_text_is_found_in_any_case_as_postgres_sees_it(api: Api) -> None:
+    for title in ("\u0130STANBUL \u00c4", "\u0391\u03a3 \u1e9e"):
+        await made(api.one.api, title=title)
+        assert await found(api, search=title) == [title]
+
+
 async def test_links_in_the_order_of_their_clicks(api: Api, connection: Connection) -> None:
     for title, clicks in (("some", 5), ("many", 70), ("none", 0)):
         link = await made(api.one.api, title=title)
