@@ -99,6 +99,16 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
         yield taken
 
 
+@contextlib.asynccontextmanager
+async def snapshot(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[Connection]:
+    """One moment of the database, to be read. Raises `Unavailable`."""
+    async with (
+        connection(pool, within_s=within_s) as taken,
+        taken.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        yield taken
+
+
 async def _keep_session(_: Connection) -> None:
     """Nothing to reset between two users of a connection: no session state is used, only transactions.
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import asyncpg
 
@@ -16,7 +17,7 @@ from admin.links import import_jobs, imports, links, publish
 from admin.links.checker import Checker, enrol
 from admin.links.importing import Importer
 from admin.settings import AdminSettings
-from admin.stats import ingest, sources
+from admin.stats import ingest, sources, visitors
 from admin.stats.recount import Recount
 from shared.redis import LOST, Redis, RedisError, open_redis
 from shared.settings import SettingsError
@@ -28,6 +29,7 @@ _IDLE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 _PATIENCE_S = 60.0
 _COMPARE_EVERY_S = 1.0
+_TEND_EVERY_S = 10.0
 _MAIL_IDLE_S = 1.0
 _CHECK_IDLE_S = 10.0
 _IMPORT_IDLE_S = 1.0
@@ -110,9 +112,13 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
     try:
         while not await ingest.lease(connection):  # noqa: ASYNC110  another process holds it
             await asyncio.sleep(_IDLE_S)
-        compare_at = 0.0
+        lane = await ingest.Lane.begin(connection)
+        compare_at = tend_at = 0.0
         while True:
-            await ingest.step(connection, redis, wait_ms=1000)
+            if time.monotonic() >= tend_at:
+                await lane.tend(connection, datetime.now(UTC))
+                tend_at = time.monotonic() + _TEND_EVERY_S
+            await ingest.step(connection, redis, lane, wait_ms=1000)
             if time.monotonic() >= compare_at:
                 await sources.step(connection, redis, silence_s=settings.spool_silence_s)
                 await ingest.measure(redis, time.time_ns() // 1_000_000)
@@ -179,7 +185,15 @@ async def _clear(database_url: str) -> None:
     """Remove what is over and nobody may ask for again; then wait for the next time."""
     connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
     try:
-        for clear in (idempotency.clear, sessions.clear, grants.clear, mailed_tokens.clear, links.clear, imports.clear):
+        for clear in (
+            idempotency.clear,
+            sessions.clear,
+            grants.clear,
+            mailed_tokens.clear,
+            links.clear,
+            imports.clear,
+            visitors.clear,
+        ):
             await clear(connection)
     finally:
         connection.terminate()

@@ -7,7 +7,7 @@ accepted by the HTTP parser before it was recorded: its lines end with CRLF, non
 import orjson
 
 from edge.segments import Record
-from shared.clicks import MAX_REFERRER, MAX_USER_AGENT, Click
+from shared.clicks import MAX_ACCEPT_LANGUAGE, MAX_CAMPAIGN, MAX_REFERRER, MAX_USER_AGENT, Click
 from shared.visitor import Networks, client_address
 
 _METHODS = (b"GET", b"HEAD")
@@ -35,6 +35,7 @@ def click_of(record: Record, trusted_proxies: Networks) -> Click:
     forwarded_for = b""
     if b"\r\nx-forwarded-for:" in lowered:
         forwarded_for = b",".join(_values(head, lowered, b"\r\nx-forwarded-for:"))
+    query = head[: head.find(b"\r\n")].split(b" ")[1].partition(b"#")[0].partition(b"?")[2]
     return Click(
         record.at_ns // 1_000_000,
         record.link_id,
@@ -46,15 +47,18 @@ def click_of(record: Record, trusted_proxies: Networks) -> Click:
         record.rule_id,
         record.variant_id,
         record.is_use,
-        _is_scan(head),
+        b"&qr=1&" in b"&%s&" % query,  # the address in the link's QR codes
         record.has_id,
+        _value(head, lowered, b"\r\naccept-language:").decode("latin-1")[:MAX_ACCEPT_LANGUAGE],
+        _campaign(query) if b"utm_" in query else "",
+        b"urpose:" in lowered and _is_prefetch(head, lowered) or b"\r\nx-moz:" in lowered,
+        b"\r\nsec-gpc: 1\r\n" in lowered or b"\r\ndnt: 1\r\n" in lowered,
     )
 
 
-def _is_scan(head: bytes) -> bool:
-    """Whether the address is the one in the link's QR codes, which has `?qr=1`."""
-    target = head[: head.find(b"\r\n")].split(b" ")[1].partition(b"#")[0]
-    return b"&qr=1&" in b"&%s&" % target.partition(b"?")[2]
+def _campaign(query: bytes) -> str:
+    named = (part for part in query.split(b"&") if part.startswith(b"utm_"))
+    return b"&".join(named).decode("utf-8", "replace")[:MAX_CAMPAIGN]
 
 
 def _value(head: bytes, lowered: bytes, name: bytes) -> bytes:

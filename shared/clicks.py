@@ -38,6 +38,8 @@ EPOCH_KEY = "clicks:epoch"
 
 MAX_USER_AGENT = 512
 MAX_REFERRER = 2048
+MAX_ACCEPT_LANGUAGE = 64
+MAX_CAMPAIGN = 1024
 
 
 class Click(NamedTuple):
@@ -65,17 +67,28 @@ class Click(NamedTuple):
     """It came from a QR code."""
     has_id: bool = False
     """The destination was told the id of the click (`click_id`)."""
+    accept_language: str = ""
+    """The begin of the header of that name: at most `MAX_ACCEPT_LANGUAGE` characters."""
+    campaign: str = ""
+    """The parameters of the query whose names begin with `utm_`: at most `MAX_CAMPAIGN` characters."""
+    is_prefetch: bool = False
+    """A browser asked ahead of its user (`Sec-Purpose` and its forerunners)."""
+    has_opted_out: bool = False
+    """The visitor sends `Sec-GPC` or `DNT`."""
 
     def to_bytes(self) -> bytes:
-        """The record, without a newline. Most clicks are as the last fields are by default, and leave them out."""
-        return orjson.dumps(tuple(self) if self[_ALWAYS:] != _DEFAULTS else self[:_ALWAYS])
+        """The record, without a newline. Fields at its end that are as by default are left out."""
+        count = len(self)
+        while count > _ALWAYS and self[count - 1] == _DEFAULTS[count - 1 - _ALWAYS]:
+            count -= 1
+        return orjson.dumps(self[:count])
 
     @classmethod
     def from_bytes(cls, record: bytes) -> "Click":
         """The inverse of `to_bytes`. Raises ValueError for anything else."""
         fields = orjson.loads(record)
-        if not isinstance(fields, list) or len(fields) not in (_ALWAYS, len(cls._fields)):
-            raise ValueError("a click is a list of seven or twelve fields")
+        if not isinstance(fields, list) or not _ALWAYS <= len(fields) <= len(cls._fields):
+            raise ValueError("a click is a list of 7 to 16 fields")
         if any(type(value) is not kind for value, kind in zip(fields, _KINDS, strict=False)):
             raise ValueError("a field of the click is of the wrong type")
         click = cls(*fields)
@@ -85,9 +98,9 @@ class Click(NamedTuple):
 
 
 _ALWAYS = 7
-_DEFAULTS = (0, 0, False, False, False)
-_KINDS = (int, int, int, str, str, str, str, int, int, bool, bool, bool)
-_LIMITS = (253_402_300_800_000, 2**63, 2**63, 2**31, 2**31)  # the year 10000; what Postgres takes
+_DEFAULTS = (0, 0, False, False, False, "", "", False, False)
+_KINDS = (int, int, int, str, str, str, str, int, int, bool, bool, bool, str, str, bool, bool)
+_LIMITS = (253_402_300_800_000, 2**31, 2**63, 2**31, 2**31)  # the year 10000; what Postgres, and a pack, takes
 
 
 def click_id(spool: str, position: int) -> str:

@@ -12,8 +12,8 @@ Rules of this file:
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import asyncpg
@@ -23,12 +23,13 @@ from redis.exceptions import ResponseError
 
 from admin.database import Connection
 from admin.links import counts
-from admin.links.counts import DayCount, LinkCount
-from admin.stats import sources
+from admin.links.counts import LinkCount
+from admin.stats import months, sources
+from admin.stats.packs import Packs
+from admin.stats.rows import COLUMNS, Maker, Row
 from shared import clicks
 from shared.clicks import Batch, Click, click_id
 from shared.redis import Redis, stream_entries
-from shared.visitor import is_bot
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,41 @@ class _Delivery(NamedTuple):
     fields: dict[bytes, bytes]
 
 
+class _Aside(NamedTuple):
+    spool: str
+    position: int
+    record: bytes
+    reason: str
+
+
+class Lane:
+    """What the worker that ingests remembers from batch to batch. It begins anew with each lease."""
+
+    def __init__(self) -> None:
+        self.maker = Maker()
+        self.packs = Packs()
+
+    @classmethod
+    async def begin(cls, connection: Connection) -> "Lane":
+        """For the holder of the lease."""
+        lane = cls()
+        await months.make(connection, datetime.now(UTC))
+        await lane.packs.load(connection)
+        await lane.maker.visits.load(connection)
+        return lane
+
+    async def tend(self, connection: Connection, now: datetime) -> None:
+        """Have the months to come, and packs folded and closed. Not in a transaction."""
+        await months.make(connection, now)
+        await self.packs.close(connection, now.timestamp())
+
+
 async def lease(connection: Connection) -> bool:
     """Whether this connection may ingest; until it is closed, no other one may."""
     return bool(await connection.fetchval("/* ingest.lease */ select pg_try_advisory_lock($1)", _LEASE))
 
 
-async def step(connection: Connection, redis: Redis, *, wait_ms: int) -> int:
+async def step(connection: Connection, redis: Redis, lane: Lane, *, wait_ms: int) -> int:
     """Store what is delivered, waiting up to `wait_ms` for something; the number of batches. Needs the lease."""
     deliveries = await _deliveries(redis, wait_ms)
     if not deliveries:
@@ -70,7 +100,7 @@ async def step(connection: Connection, redis: Redis, *, wait_ms: int) -> int:
             batches.append(_batch(delivery.fields))
         except (ValueError, KeyError) as error:
             await _put_entry_aside(connection, delivery, error)
-    positions, gaps = await _store(connection, batches)
+    positions, gaps = await _store(connection, batches, lane)
     # Positions are told before the batches are acknowledged: a crash in between costs a repeated delivery, no more. A
     # Redis that is full takes no position, but acknowledging is what makes room in it.
     if positions:
@@ -116,29 +146,32 @@ def _batch(fields: dict[bytes, bytes]) -> Batch:
     return batch
 
 
-async def _store(connection: Connection, batches: Sequence[Batch]) -> tuple[dict[str, int], dict[str, int]]:
+async def _store(connection: Connection, batches: Sequence[Batch], lane: Lane) -> tuple[dict[str, int], dict[str, int]]:
     """Store what is new in these batches, in one transaction; the positions of their spools, and the gaps.
 
     If Postgres refuses something in them, in halves, down to the record that it refuses: that one is set aside.
     """
+    storing = _Storing(await sources.positions(connection, {batch.spool for batch in batches}))
+    for batch in batches:
+        storing.add(batch)
     try:
+        rows = await lane.maker.rows(connection, storing.clicks, storing.click_ids, datetime.now(UTC))
         async with connection.transaction():
-            storing = _Storing(connection)
-            for batch in batches:
-                await storing.add(batch)
-            await storing.finish()
+            await storing.store(connection, rows, lane.packs)
     except _UNSTORABLE as error:
         if len(batches) == 1 and len(batches[0].records) == 1:
             return await _store_aside(connection, batches[0], f"Postgres refused it: {error}")
         positions: dict[str, int] = {}
         gaps: dict[str, int] = {}
         for half in _halves(batches):
-            stored, missing = await _store(connection, half)
+            stored, missing = await _store(connection, half, lane)
             positions |= stored
             gaps |= missing
         return positions, gaps
-    INGESTED.inc(len(storing.rows))
-    SET_ASIDE.inc(storing.set_aside.total())
+    lane.maker.visits.note(rows)
+    await lane.packs.promote(connection, {row.link_id for row in rows})
+    INGESTED.inc(len(rows))
+    SET_ASIDE.inc(len(storing.set_aside))
     return storing.positions, storing.gaps
 
 
@@ -153,7 +186,7 @@ def _halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
 
 async def _store_aside(connection: Connection, batch: Batch, reason: str) -> tuple[dict[str, int], dict[str, int]]:
     async with connection.transaction():
-        await _put_aside(connection, batch.spool, batch.first, batch.records[0], reason)
+        await _put_aside(connection, _Aside(batch.spool, batch.first, batch.records[0], reason))
         positions = {batch.spool: batch.end}
         await sources.advance(connection, positions, positions, {batch.spool: 1})
     SET_ASIDE.inc()
@@ -175,119 +208,62 @@ async def _put_entry_aside(connection: Connection, delivery: _Delivery, error: E
     SET_ASIDE.inc(int(done.rpartition(" ")[2]))
 
 
-async def _put_aside(connection: Connection, spool: str, position: int, record: bytes, reason: str) -> None:
-    log.warning("set aside record %d of spool %s: %s", position, spool, reason)
+async def _put_aside(connection: Connection, aside: _Aside) -> None:
+    log.warning("set aside record %d of spool %s: %s", aside.position, aside.spool, aside.reason)
     await connection.execute(
         """
         /* ingest.put_aside */
         insert into clicks_set_aside (spool_id, position, record, reason) values ($1, $2, $3, $4)""",
-        spool,
-        position,
-        record,
-        reason,
+        *aside,
     )
 
 
 class _Storing:
-    """One transaction's work."""
+    """One transaction's work: what is new in some batches."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._totals: Counter[tuple[int, date]] = Counter()
-        self._bots: Counter[tuple[int, date]] = Counter()
-        self._links: dict[int, LinkCount] = {}
-        self._organizations: dict[int, int] = {}
-        """By link. A click that names another organization than the first of its link is counted for the first."""
-        self._seen: dict[str, int] = {}
-        self.set_aside: Counter[str] = Counter()
-        self.rows: list[tuple[object, ...]] = []
-        self.positions: dict[str, int] = {}
+    def __init__(self, positions: Mapping[str, int]) -> None:
+        self.positions = dict(positions)
         self.gaps: dict[str, int] = {}
+        self.clicks: list[Click] = []
+        self.click_ids: list[str | None] = []
+        self.set_aside: list[_Aside] = []
+        self._seen: dict[str, int] = {}
 
-    async def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch) -> None:
         """Take in one batch, or the part of it that is new."""
         spool = batch.spool
-        position = self.positions.get(spool)
-        if position is None:
-            position = self.positions[spool] = await sources.position(self._connection, spool)
+        position = self.positions.setdefault(spool, 0)
         self._seen[spool] = max(self._seen.get(spool, 0), batch.end)
         if batch.first > position:
             log.warning("records %d to %d of spool %s are missing", position, batch.first - 1, spool)
             self.gaps[spool] = position
             return
         for number, record in enumerate(batch.records[position - batch.first :], start=position):
-            await self._add_record(spool, number, record)
+            try:
+                click = Click.from_bytes(record)
+            except ValueError as error:
+                self.set_aside.append(_Aside(spool, number, record, f"not a click: {error}"))
+            else:
+                self.clicks.append(click)
+                self.click_ids.append(click_id(spool, number) if click.has_id else None)
         self.positions[spool] = max(position, batch.end)
 
-    async def _add_record(self, spool: str, number: int, record: bytes) -> None:
-        try:
-            click = Click.from_bytes(record)
-            clicked_at = datetime.fromtimestamp(click.at_ms / 1000, UTC)
-        except (ValueError, OverflowError, OSError) as error:
-            self.set_aside[spool] += 1
-            await _put_aside(self._connection, spool, number, record, f"not a click: {error}")
-            return
-        bot = is_bot(click.user_agent)
-        key = (click.link_id, clicked_at.date())
-        self._totals[key] += 1
-        self._bots[key] += bot
-        self._organizations.setdefault(click.link_id, click.organization_id)
-        count = self._links.get(click.link_id, LinkCount(click.link_id, 0, 0, clicked_at))
-        self._links[click.link_id] = LinkCount(
-            click.link_id, count.total + 1, count.uses + click.is_use, max(count.last_at, clicked_at)
+    async def store(self, connection: Connection, rows: Sequence[Row], packs: Packs) -> None:
+        """Write what was taken in, and the rows that were made of it."""
+        for aside in self.set_aside:
+            await _put_aside(connection, aside)
+        await connection.copy_records_to_table("clicks", records=rows, columns=COLUMNS)
+        await packs.add(connection, rows)
+        await counts.add_to_links(connection, _link_counts(rows))
+        aside = Counter(aside.spool for aside in self.set_aside)
+        await sources.advance(connection, self.positions, self._seen, aside)
+
+
+def _link_counts(rows: Iterable[Row]) -> list[LinkCount]:
+    counted: dict[int, LinkCount] = {}
+    for row in rows:
+        count = counted.get(row.link_id, LinkCount(row.link_id, 0, 0, row.clicked_at))
+        counted[row.link_id] = LinkCount(
+            row.link_id, count.total + 1, count.uses + row.is_use, max(count.last_at, row.clicked_at)
         )
-        self.rows.append(
-            (
-                clicked_at,
-                click.organization_id,
-                click.link_id,
-                bot,
-                _storable(click.method),
-                _storable(click.user_agent),
-                _storable(click.referrer),
-                click.rule_id or None,
-                click.variant_id or None,
-                click.is_use,
-                click.is_scan,
-                click_id(spool, number) if click.has_id else None,
-            )
-        )
-
-    async def finish(self) -> None:
-        """Write what was taken in."""
-        await _copy(self._connection, self.rows)
-        await counts.add(
-            self._connection,
-            [
-                DayCount(link_id, self._organizations[link_id], day, total, self._bots[link_id, day])
-                for (link_id, day), total in self._totals.items()
-            ],
-        )
-        await counts.add_to_links(self._connection, self._links.values())
-        await sources.advance(self._connection, self.positions, self._seen, self.set_aside)
-
-
-async def _copy(connection: Connection, rows: Sequence[tuple[object, ...]]) -> None:
-    await connection.copy_records_to_table(
-        "clicks",
-        records=rows,
-        columns=[
-            "clicked_at",
-            "organization_id",
-            "link_id",
-            "is_bot",
-            "method",
-            "user_agent",
-            "referrer",
-            "rule_id",
-            "variant_id",
-            "is_use",
-            "is_scan",
-            "click_id",
-        ],
-    )
-
-
-def _storable(text: str) -> str:
-    """Postgres keeps no NUL in text."""
-    return text.replace("\0", "")
+    return list(counted.values())

@@ -1,18 +1,22 @@
 """The routes of stats."""
 
-from datetime import date
+from collections.abc import Mapping
+from datetime import date, timedelta
+from itertools import groupby
+from operator import itemgetter
 
 from fastapi import APIRouter
 from starlette.requests import Request
 
 from admin import errors
-from admin.database import transaction
+from admin.database import snapshot, transaction
 from admin.errors import NotFound
 from admin.http.answers import Answer, Resource, ResourceAnswer, Wire, answer, documented, resource_answer
 from admin.identity import organizations
 from admin.identity.principal import Administrator, StatsReader
-from admin.links import counts, links
-from admin.stats import pipeline
+from admin.links import links
+from admin.stats import pipeline, questions
+from admin.stats.classify import BOTS, Class
 
 router = APIRouter(
     tags=["Stats"],
@@ -30,7 +34,8 @@ class DayStats(Wire):
 
 
 class LinkStats(Wire):
-    """The clicks of a link, for ever. `total` is every recorded request; `bots` those that say so by their agent."""
+    """The clicks of a link, for ever. `total` is every recorded request; `humans` those of people; `bots` previews,
+    prefetches, crawlers, tools and scanners. What is neither is a repeat, a HEAD or of the organization itself."""
 
     total: int
     humans: int
@@ -41,10 +46,13 @@ class LinkStats(Wire):
 @router.get("/links/{link_id}/stats", summary="Count the clicks of a link")
 async def link_stats(request: Request, caller: StatsReader, link_id: str) -> Answer[LinkStats]:
     """The series has every day from the first to the last one with a click."""
-    async with transaction(request.app.state.pool) as connection:
+    async with snapshot(request.app.state.pool) as connection:
         link = await links.get(connection, caller.organization_id, link_id)
-        days = await counts.by_day(connection, link.id)
-    series = [DayStats(date=day, total=total, humans=total - bots, bots=bots) for day, total, bots in days]
+        found = await questions.classes_by_day(connection, caller.organization_id, link.id)
+    by_day = {day: [(class_, clicks) for _, class_, clicks in some] for day, some in groupby(found, itemgetter(0))}
+    first = min(by_day, default=None)
+    days = range((max(by_day) - first).days + 1) if first else ()
+    series = [_day(first + timedelta(days=number), by_day) for number in days]
     return answer(
         request,
         LinkStats(
@@ -53,6 +61,16 @@ async def link_stats(request: Request, caller: StatsReader, link_id: str) -> Ans
             bots=sum(day.bots for day in series),
             series=series,
         ),
+    )
+
+
+def _day(day: date, by_day: Mapping[date, list[tuple[Class, int]]]) -> DayStats:
+    clicks = by_day.get(day, [])
+    return DayStats(
+        date=day,
+        total=sum(count for _, count in clicks),
+        humans=questions.of_classes(clicks, questions.HUMANS),
+        bots=questions.of_classes(clicks, BOTS),
     )
 
 

@@ -13,7 +13,7 @@ Rules of this file:
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from prometheus_client import Counter
@@ -43,12 +43,13 @@ _FORGET_S = 7 * 24 * 3600
 """Reports stay as long in Redis: if Postgres is restored to a time before, they say what it lacks."""
 
 
-async def position(connection: Connection, spool: str) -> int:
-    """How many records of the spool are dealt with. Locks its row."""
-    found: int | None = await connection.fetchval(
-        "/* sources.position */ select position from click_sources where spool_id = $1 for update", spool
+async def positions(connection: Connection, spools: Collection[str]) -> dict[str, int]:
+    """How many records of each of these spools are dealt with. Only the holder of the lease changes that."""
+    rows = await connection.fetch(
+        "/* sources.positions */ select spool_id, position from click_sources where spool_id = any($1::text[])",
+        list(spools),
     )
-    return found or 0
+    return dict.fromkeys(spools, 0) | {row["spool_id"]: row["position"] for row in rows}
 
 
 async def advance(

@@ -11,7 +11,7 @@ from shared.redis import Redis
 
 NOW_MS = 1_800_000_000_000
 SILENCE_S = 3600
-TABLES = ("clicks", "clicks_by_day", "clicks_set_aside", "clicks_lost", "click_sources", "click_listening")
+TABLES = ("clicks", "packs", "clicks_set_aside", "clicks_lost", "click_sources", "click_listening")
 
 
 def said(
@@ -103,7 +103,7 @@ async def books(connection: Connection, redis: Redis) -> Pipeline:
     held = await connection.fetchrow(
         """
         select (select count(*) from clicks) as stored,
-               (select coalesce(sum(total), 0) from clicks_by_day) as counted,
+               (select coalesce(sum(clicks), 0) from packs where level = 0 and link_id = 0) as counted,
                (select count(*) from clicks_set_aside where spool_id is not null) as set_aside,
                (select coalesce(sum(count), 0) from clicks_lost) as lost"""
     )

@@ -16,8 +16,8 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError
 
 from admin import embedded
 from admin.database import Connection
-from admin.links import counts
-from admin.stats import ingest
+from admin.stats import ingest, questions
+from admin.stats.classify import Class
 from shared import clicks
 from shared.clicks import MAX_REFERRER, Batch, Click
 from shared.redis import Redis, open_redis
@@ -25,11 +25,13 @@ from tests.admin.shipping import books, committed, pass_time, report, said, step
 from tests.conftest import Servers
 from tests.houses import BROWSER
 
-AT_MS = 1_800_000_000_000
+AT_MS = 1_750_000_000_000
 
 
-def record(number: int, *, agent: str = BROWSER, link_id: int = 1, at_ms: int = AT_MS) -> bytes:
-    return Click(at_ms + number, link_id, 7, "GET", "192.0.2.1", agent, "").to_bytes()
+def record(
+    number: int, *, agent: str = BROWSER, link_id: int = 1, organization_id: int = 7, at_ms: int = AT_MS
+) -> bytes:
+    return Click(at_ms + number, link_id, organization_id, "GET", "192.0.2.1", agent, "").to_bytes()
 
 
 async def deliver(redis: Redis, batch: Batch) -> None:
@@ -40,7 +42,12 @@ async def drain(connection: Connection, redis: Redis) -> None:
     """Ingest until nothing is left on the stream. (A step that finds nothing takes Redis a tenth of a second.)"""
     async with asyncio.timeout(30):
         while await redis.xlen(clicks.STREAM):
-            await ingest.step(connection, redis, wait_ms=1)
+            await take(connection, redis)
+
+
+async def take(connection: Connection, redis: Redis) -> int:
+    """One step of a worker that has just begun."""
+    return await ingest.step(connection, redis, await ingest.Lane.begin(connection), wait_ms=1)
 
 
 async def stored(connection: Connection) -> list[int]:
@@ -50,7 +57,7 @@ async def stored(connection: Connection) -> list[int]:
 
 
 async def total(connection: Connection) -> int:
-    found: int = await connection.fetchval("select coalesce(sum(total), 0)::bigint from clicks_by_day")
+    found: int = await connection.fetchval("select coalesce(sum(clicks), 0) from packs where level = 0 and link_id = 0")
     return found
 
 
@@ -58,7 +65,8 @@ async def test_rows_sums_and_position_are_stored_and_the_batch_is_gone(connectio
     await deliver(redis, Batch("s", 0, [record(0), record(1, agent="curl/8"), record(2, agent="")]))
     await drain(connection, redis)
     assert await stored(connection) == [0, 1, 2]
-    assert await counts.by_day(connection, 1) == [(date(2027, 1, 15), 3, 2)]
+    day = date(2025, 6, 15)
+    assert await questions.classes_by_day(connection, 7, 1) == [(day, Class.HUMAN, 1), (day, Class.TOOL, 2)]
     assert await redis.hgetall(clicks.COMMITTED_KEY) == {b"s": b"3"}
     assert await redis.xlen(clicks.STREAM) == 0
     pending = await redis.xpending(clicks.STREAM, clicks.GROUP)
@@ -71,16 +79,9 @@ async def test_clicks_of_one_link_may_name_different_organizations(connection: C
     records = [Click(AT_MS, link_id, owner, "GET", "", BROWSER, "").to_bytes() for link_id, owner in owners]
     await deliver(redis, Batch("s", 0, records))
     await drain(connection, redis)
-    rows = await connection.fetch("select link_id, organization_id, total from clicks_by_day order by link_id")
-    assert [tuple(row) for row in rows] == [(1, 7, 2), (2, 9, 1)]
+    rows = await connection.fetch("select organization_id, clicks from packs order by organization_id")
+    assert [tuple(row) for row in rows] == [(7, 1), (8, 1), (9, 1)]
     await books(connection, redis)
-
-
-async def test_days_without_a_click_are_in_the_series(connection: Connection, redis: Redis) -> None:
-    await deliver(redis, Batch("s", 0, [record(0), record(1, at_ms=AT_MS + 2 * 86_400_000)]))
-    await drain(connection, redis)
-    assert [row[1] for row in await counts.by_day(connection, 1)] == [1, 0, 1]
-    assert await counts.by_day(connection, 2) == []
 
 
 async def test_a_batch_delivered_ten_times_counts_once(connection: Connection, redis: Redis) -> None:
@@ -111,7 +112,7 @@ async def test_a_gap_is_not_stored_but_reported(connection: Connection, redis: R
 
 async def test_what_was_taken_and_not_acknowledged_is_stored_by_the_next(connection: Connection, redis: Redis) -> None:
     """A worker died before its commit, or after it and before the acknowledgement."""
-    await ingest.step(connection, redis, wait_ms=1)
+    await take(connection, redis)
     await deliver(redis, Batch("s", 0, [record(0)]))
     await redis.xreadgroup(clicks.GROUP, "ingest", {clicks.STREAM: ">"})
     await drain(connection, redis)
@@ -157,7 +158,7 @@ async def test_any_order_of_any_cuts_ends_with_every_record_once(
     connection: Connection, redis: Redis, count: int, spans: list[tuple[int, int]]
 ) -> None:
     """Batches of one spool are cut, repeated and shuffled at will; after a last delivery of all, each is there once."""
-    await connection.execute("delete from clicks; delete from clicks_by_day; delete from click_sources")
+    await connection.execute("delete from clicks; delete from packs; delete from click_sources")
     await redis.flushall()
     records = [record(number) for number in range(count)]
     for first, length in spans:
@@ -168,18 +169,6 @@ async def test_any_order_of_any_cuts_ends_with_every_record_once(
     await drain(connection, redis)
     assert await stored(connection) == list(range(count))
     assert await total(connection) == count
-
-
-@pytest.mark.parametrize("agent", ["Googlebot/2.1 (+http://www.google.com/bot.html)", "curl/8.5.0", ""])
-async def test_agents_that_say_so_are_bots(connection: Connection, redis: Redis, agent: str) -> None:
-    await deliver(redis, Batch("s", 0, [record(0, agent=agent), record(1)]))
-    await drain(connection, redis)
-    assert [
-        (row["is_bot"], row["user_agent"]) for row in await connection.fetch("select * from clicks order by 1")
-    ] == [
-        (True, agent),
-        (False, BROWSER),
-    ]
 
 
 # A worker that dies, and a Redis that is emptied or full.
@@ -200,12 +189,12 @@ async def test_after_a_death_between_commit_and_acknowledgement_nothing_is_there
     connection: Connection, redis: Redis, dying: Redis
 ) -> None:
     await connection.execute("alter table clicks add constraint no_beast check (link_id <> 666)")
-    await ingest.step(connection, redis, wait_ms=1)
+    await take(connection, redis)
     await redis.xadd(clicks.STREAM, {"no": "batch"})
     await deliver(redis, Batch("s", 0, [b"no click", record(1), record(2, link_id=666), record(3)]))
     for _ in range(3):
         with pytest.raises(NoPermissionError):
-            await ingest.step(connection, dying, wait_ms=1)
+            await take(connection, dying)
         assert await stored(connection) == [1, 3]
     await drain(connection, redis)
     assert await stored(connection) == [1, 3]
@@ -227,7 +216,7 @@ async def test_a_redis_that_was_emptied_gets_its_group_again_and_what_is_shipped
     assert await stored(connection) == [0, 1, 2]
     assert await committed(redis) == {"s": 3}
     await redis.flushall()
-    assert await ingest.step(connection, redis, wait_ms=1) == 0  # a group for a stream that is not there
+    assert await take(connection, redis) == 0  # a group for a stream that is not there
     await deliver(redis, Batch("s", 3, [record(3)]))
     await drain(connection, redis)
     assert await stored(connection) == [0, 1, 2, 3]
@@ -249,7 +238,7 @@ def big(number: int) -> bytes:
 async def test_a_redis_that_is_full_is_emptied_and_told_the_positions_later(
     connection: Connection, small: Redis
 ) -> None:
-    await ingest.step(connection, small, wait_ms=1)
+    await take(connection, small)
     before = (await small.info("memory"))["used_memory"]
     for first in range(0, 2000, 200):
         await deliver(small, Batch("s", first, [big(number) for number in range(first, first + 200)]))
@@ -257,7 +246,7 @@ async def test_a_redis_that_is_full_is_emptied_and_told_the_positions_later(
     for refused in (deliver(small, Batch("s", 2000, [big(2000)])), report(small, "s", said(2000))):
         with pytest.raises(OutOfMemoryError):
             await refused
-    assert await ingest.step(connection, small, wait_ms=1) == 10
+    assert await take(connection, small) == 10
     assert await stored(connection) == list(range(2000))
     assert await small.xlen(clicks.STREAM) == 0
     assert await committed(small) == {}  # it was full when it was to be told
@@ -272,12 +261,12 @@ async def test_a_redis_that_is_full_is_emptied_and_told_the_positions_later(
 async def test_a_redis_that_stays_full_stops_neither_ingest_nor_the_look_at_the_sources(
     connection: Connection, small: Redis
 ) -> None:
-    await ingest.step(connection, small, wait_ms=1)
+    await take(connection, small)
     await report(small, "s", said(3))
     await deliver(small, Batch("s", 0, [record(0)]))
     await deliver(small, Batch("s", 2, [record(2)]))
     await small.config_set("maxmemory", 1)
-    await ingest.step(connection, small, wait_ms=1)
+    await take(connection, small)
     await step(connection, small)
     assert await stored(connection) == [0]
     assert await committed(small) == {}

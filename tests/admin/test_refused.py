@@ -87,7 +87,7 @@ async def test_any_poison_in_any_cuts_is_set_aside_and_the_others_are_stored(
     connection: Connection, redis: Redis, kinds: list[str], cuts: set[int], again: int
 ) -> None:
     """x is no click, p one that Postgres refuses; from `again` on, all is delivered twice."""
-    for table in ("clicks", "clicks_by_day", "click_sources", "clicks_set_aside"):
+    for table in ("clicks", "packs", "click_sources", "clicks_set_aside"):
         await connection.execute(f"delete from {table}")
     await connection.execute("alter table clicks drop constraint if exists no_beast")
     await refuse(connection)

@@ -5,12 +5,12 @@ import time
 import pytest
 
 from admin.database import Connection
-from admin.stats import ingest, sources
+from admin.stats import sources
 from shared import clicks
 from shared.clicks import Batch
 from shared.redis import Redis
 from tests.admin.shipping import NOW_MS, SILENCE_S, books, committed, pass_time, report, reports, said, step
-from tests.admin.test_ingest import deliver, drain, record, stored
+from tests.admin.test_ingest import deliver, drain, record, stored, take
 
 DAY_S = 24 * 3600
 
@@ -287,7 +287,7 @@ async def test_records_that_got_lost_on_their_way_are_asked_for_when_nothing_els
 
 
 async def test_a_gap_that_the_shipper_has_not_heard_of_is_told_again(connection: Connection, redis: Redis) -> None:
-    await ingest.step(connection, redis, wait_ms=1)
+    await take(connection, redis)
     await deliver(redis, Batch("s", 1, [record(1)]))
     await drain(connection, redis)
     await redis.delete(clicks.GAPS_KEY)  # it took it, and died

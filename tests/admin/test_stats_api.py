@@ -16,15 +16,17 @@ async def test_humans_are_what_is_no_bot(api: Api, connection: Connection, redis
     from shared.clicks import Batch
 
     link = await made(api.one.api)
-    link_id = await connection.fetchval("select id from links where public_id = $1", link["id"])
-    await deliver(redis, Batch("s", 0, [record(n, link_id=link_id, agent=agent) for n, agent in enumerate(AGENTS)]))
+    row = await connection.fetchrow("select id, organization_id from links where public_id = $1", link["id"])
+    assert row is not None
+    records = [record(n, link_id=row[0], organization_id=row[1], agent=agent) for n, agent in enumerate(AGENTS)]
+    await deliver(redis, Batch("s", 0, records))
     await drain(connection, redis)
     stats = (await api.one.api.get(f"/v1/links/{link['id']}/stats")).json()["data"]
     assert stats == {
         "total": 3,
         "humans": 1,
         "bots": 2,
-        "series": [{"date": "2027-01-15", "total": 3, "humans": 1, "bots": 2}],
+        "series": [{"date": "2025-06-15", "total": 3, "humans": 1, "bots": 2}],
     }
 
 

@@ -1,0 +1,130 @@
+-- Statistics: clicks with what is known of each, and counters of them that never differ from the rows.
+
+-- Text that comes often, once: agents, hosts, campaigns. Rows and packs have the number; 0 is for what nobody knows.
+create table words (
+    id   integer generated always as identity (start with 1) primary key,
+    text text not null unique
+);
+
+-- How an organization wants its clicks counted. No row: as the columns are by default.
+create table counting (
+    organization_id bigint primary key references organizations,
+    time_zone       text not null default 'UTC',      -- whose days its visitors are counted by
+    addresses       text not null default 'none' check (addresses in ('none', 'truncated', 'full')),
+    heeds_opt_out   boolean not null default false,   -- Sec-GPC and DNT: counted without visitor, address and agent
+    internal        text not null default '',         -- addresses and ranges of its own people, separated by commas
+    kept_days       integer check (kept_days >= 1)    -- null: for ever
+);
+
+-- What a day's visitors are hashed with. Destroyed two days after the day has ended: then no hash says who it was.
+create table visitor_salts (
+    organization_id bigint not null,
+    day             date not null,       -- of the organization
+    ends_at         timestamptz not null,
+    salt            bytea not null,
+    primary key (organization_id, day)
+);
+
+alter table clicks rename to clicks_before;
+alter index "clicks#link_id#clicked_at" rename to "clicks_before#link_id#clicked_at";
+alter index "clicks#click_id" rename to "clicks_before#click_id";
+
+create table clicks (
+    clicked_at      timestamptz not null,
+    link_id         bigint not null,    -- no reference: the clicks of a deleted link stay
+    organization_id bigint not null,
+    visitor         bigint,             -- a hash that lasts for a day; null when nobody may or can know
+    location        integer not null,   -- words: country and city,
+    referrer        integer not null,   -- host,
+    platform        integer not null,   -- device, system and browser,
+    language        integer not null,
+    campaign        integer not null,   -- the five utm parameters,
+    agent           integer not null,   -- and the agent as it says it is, for rules of classification to come
+    rule_id         integer,
+    variant_id      integer,
+    class           smallint not null,  -- admin/stats/classify.py
+    reason          smallint not null,
+    version         smallint not null,  -- of the rules that said so
+    is_head         boolean not null,
+    is_prefetch     boolean not null,
+    is_internal     boolean not null,
+    is_use          boolean not null,
+    is_scan         boolean not null,
+    address         inet,
+    click_id        text
+) partition by range (clicked_at);
+
+create index "clicks#link_id#clicked_at" on clicks (link_id, clicked_at);
+create index "clicks#clicked_at" on clicks using brin (clicked_at) with (pages_per_range = 16);
+create index "clicks#click_id" on clicks (click_id) where click_id is not null;
+
+-- Whatever is older than the first month. The worker makes the months to come; nothing is stored ahead of its time.
+create table clicks_early partition of clicks default;
+
+-- Counters. A pack has what was counted of an organization (link_id 0), or of a link with many clicks, in one class and
+-- one bucket of time. Each array has value << 32 | count. Rows of one key add up.
+create table packs (
+    organization_id bigint not null,
+    link_id         bigint not null,
+    bucket          integer not null,   -- its number since 1970, of its level's length
+    level           smallint not null,  -- 0 hours, 1 days, 2 eight days, 3 sixty-four days
+    class           smallint not null,
+    is_part         boolean not null,   -- to be added to the others of its key
+    clicks          integer not null,
+    anonymous       integer not null,   -- without a visitor
+    scans           integer not null,
+    quarters        bigint[],           -- of an hour, since 1970; on the levels 0 and 1
+    locations       bigint[] not null,
+    referrers       bigint[] not null,
+    platforms       bigint[] not null,
+    languages       bigint[] not null,
+    campaigns       bigint[] not null,
+    links           bigint[],           -- of organizations
+    rules           bigint[],           -- of links
+    variants        bigint[]
+);
+
+create index "packs#key" on packs (organization_id, link_id, level, bucket);
+create index "packs#parts" on packs (organization_id) where is_part;
+
+-- Up to which bucket, exclusively, there are packs of a level. Hours are there at once.
+create table pack_levels (
+    level  smallint primary key,
+    closed integer not null
+);
+insert into pack_levels values (1, 0), (2, 0), (3, 0);
+
+-- Links that have packs, and from which hour on: before it there are few clicks.
+create table busy_links (
+    link_id         bigint primary key,
+    organization_id bigint not null,
+    since           integer not null
+);
+
+create function counts_of(bigint[]) returns bigint[] language sql immutable parallel safe as $$
+    select array_agg(value << 32 | count order by value)
+      from (select item >> 32 as value, sum((item & 4294967295)::integer) as count
+              from unnest($1) as item group by 1) as counted
+$$;
+
+-- The sum of arrays of counters.
+create aggregate packed(bigint[]) (sfunc = array_cat, stype = bigint[], finalfunc = counts_of, parallel = safe);
+
+-- What was stored until now: of the agent alone, as far as it said that it is automatic.
+insert into words (text) select distinct user_agent from clicks_before where user_agent <> '';
+insert into clicks
+select clicked_at, link_id, organization_id, null, 0, 0, 0, 0, 0, coalesce(words.id, 0), rule_id, variant_id,
+       case when method = 'HEAD' then 4 when is_bot then 7 else 1 end, 0, 0,
+       method = 'HEAD', false, false, is_use, is_scan, null, click_id
+  from clicks_before left join words on words.text = user_agent;
+
+insert into packs
+select organization_id, 0, bucket, 0, class, true, count(*), count(*), count(*) filter (where is_scan),
+       packed(array[quarter << 32 | 1]), array[count(*)], array[count(*)], array[count(*)], array[count(*)],
+       array[count(*)], packed(array[link_id << 32 | 1]), null, null
+  from (select *, floor(extract(epoch from clicked_at) / 3600)::integer as bucket,
+               floor(extract(epoch from clicked_at) / 900)::bigint as quarter from clicks) as counted
+ group by organization_id, bucket, class;
+
+drop table clicks_before;
+drop table clicks_by_day;

@@ -1,0 +1,257 @@
+"""Questions: what can be asked of clicks, answered from packs where there are any, and from rows for the rest.
+
+Rules of this file:
+
+1. A question is answered in one snapshot (`database.snapshot`), in which packs and rows are of one moment. So numbers
+   that are asked for together agree.
+2. Of a whole organization, or of a busy link, all whole hours come from packs. What is left of an hour at both ends,
+   other links, and whatever asks for two facts at once, come from rows.
+3. Visitors are visitors of days of the organization: who comes on two days is two. A hash lasts for a day, so counting
+   different ones is just that.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from admin.database import Connection
+from admin.stats import packs
+from admin.stats.classify import Class
+from admin.stats.packs import QUARTER_S, Span, spans
+
+EVERY_CLASS = frozenset(Class)
+HUMANS = frozenset({Class.HUMAN})
+
+
+class Fact(NamedTuple):
+    """Something that is known of clicks, and where."""
+
+    pack: str
+    """The array of packs that counts it; empty when rows alone know."""
+    row: str
+    """The column of rows."""
+    part: int = 0
+    """Of a word that has several, which one, from 1 on; 0 for a number that is no word."""
+
+
+FACTS = {
+    "country": Fact("locations", "location", 1),
+    "city": Fact("locations", "location", 2),
+    "referrer": Fact("referrers", "referrer", 1),
+    "device": Fact("platforms", "platform", 1),
+    "os": Fact("platforms", "platform", 2),
+    "browser": Fact("platforms", "platform", 3),
+    "language": Fact("languages", "language", 1),
+    "utmSource": Fact("campaigns", "campaign", 1),
+    "utmMedium": Fact("campaigns", "campaign", 2),
+    "utmCampaign": Fact("campaigns", "campaign", 3),
+    "utmTerm": Fact("campaigns", "campaign", 4),
+    "utmContent": Fact("campaigns", "campaign", 5),
+    "link": Fact("links", "link_id"),
+    "rule": Fact("rules", "coalesce(rule_id, 0)"),
+    "variant": Fact("variants", "coalesce(variant_id, 0)"),
+}
+
+
+class Condition(NamedTuple):
+    """What rows must be like: SQL with `{}` for its argument."""
+
+    sql: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which clicks are asked for."""
+
+    organization_id: int
+    begin: datetime
+    end: datetime
+    """Exclusively."""
+    classes: frozenset[Class] = HUMANS
+    link_id: int | None = None
+    conditions: tuple[Condition, ...] = ()
+
+
+class Totals(NamedTuple):
+    """What all of them come to."""
+
+    clicks: dict[Class, int]
+    anonymous: int
+    """Of all classes together, those without a visitor."""
+    scans: int
+
+
+class Counted(NamedTuple):
+    """How many clicks have a value."""
+
+    value: str | int
+    clicks: int
+
+
+async def totals(connection: Connection, question: Question) -> Totals:
+    """How many there are."""
+    source = await _Source.of(connection, question)
+    rows = await source.fetch(
+        connection,
+        "totals",
+        "select class, sum(clicks)::bigint as clicks, sum(anonymous)::bigint as anonymous, sum(scans)::bigint as scans"
+        " from {pieces} (class, clicks, anonymous, scans) group by class",
+        packs="select class, clicks, anonymous, scans from {packs}",
+        rows="select class, count(*), count(*) filter (where visitor is null), count(*) filter (where is_scan)"
+        " from {rows} group by class",
+    )
+    return Totals(
+        {Class(row["class"]): row["clicks"] for row in rows},
+        sum(row["anonymous"] for row in rows),
+        sum(row["scans"] for row in rows),
+    )
+
+
+async def series(connection: Connection, question: Question, bounds: Sequence[datetime]) -> list[int]:
+    """How many there are from each bound to the next, and from the last on. Bounds are at quarters of an hour."""
+    source = await _Source.of(connection, question, levels=2)
+    at = source.argument([int(bound.timestamp()) // QUARTER_S for bound in bounds])
+    found = await source.fetch(
+        connection,
+        "series",
+        "select number, sum(clicks)::bigint as clicks from {pieces} (number, clicks) group by number",
+        packs=f"select width_bucket((item >> 32)::integer, {at}::integer[]) as number, item & 4294967295 as clicks"
+        " from {packs}, unnest(quarters) as item",
+        rows=f"select width_bucket(floor(extract(epoch from clicked_at) / {QUARTER_S})::integer, {at}::integer[]),"
+        " count(*) from {rows} group by 1",
+    )
+    counts = [0] * len(bounds)
+    for row in found:
+        counts[max(row["number"], 1) - 1] += row["clicks"]  # the first bound may be within the first quarter
+    return counts
+
+
+async def breakdown(
+    connection: Connection, question: Question, fact: Fact, limit: int | None
+) -> tuple[list[Counted], int]:
+    """The values of a fact that come most often, and how many clicks have others."""
+    source = await _Source.of(connection, question)
+    most = source.argument(limit)
+    value = f"coalesce(split_part(text, E'\\t', {fact.part}), '')" if fact.part else "number"
+    words = "left join words on words.id = number" if fact.part else ""
+    rows = await source.fetch(
+        connection,
+        "breakdown",
+        f"select {value} as value, sum(clicks)::bigint as clicks, sum(sum(clicks)) over ()::bigint as total"
+        f" from (select number, sum(clicks) as clicks from {{pieces}} (number, clicks) group by number) as counted {words}"
+        f" group by 1 order by 2 desc, 1 limit {most}",
+        packs=f"select item >> 32 as number, item & 4294967295 as clicks from {{packs}}, unnest({fact.pack}) as item",
+        rows=f"select {fact.row} as number, count(*) from {{rows}} group by 1",
+        is_packed=bool(fact.pack) and not (question.link_id and fact.pack == "links"),
+    )
+    counted = [Counted(row["value"], row["clicks"]) for row in rows]
+    return counted, (rows[0]["total"] if rows else 0) - sum(one.clicks for one in counted)
+
+
+async def visitors(connection: Connection, question: Question) -> int:
+    """How many different visitors there are, by day of the organization."""
+    source = await _Source.of(connection, question, levels=0)
+    rows = await source.fetch(
+        connection,
+        "visitors",
+        "select sum(visitors)::bigint as visitors from {pieces} (visitors)",
+        packs="",
+        rows="select count(distinct visitor) as visitors from {rows}",
+        is_packed=False,
+    )
+    return rows[0]["visitors"] or 0
+
+
+class _Source:
+    """Where the clicks of a question are, as SQL with arguments."""
+
+    def __init__(self, question: Question, taken: Sequence[Span], edges: Sequence[tuple[datetime, datetime]]) -> None:
+        self._question = question
+        self._spans = taken
+        self._edges = edges
+        self._arguments: list[Any] = []
+
+    @classmethod
+    async def of(cls, connection: Connection, question: Question, *, levels: int = len(packs.HOURS)) -> "_Source":
+        """`levels`: how many of packs can answer it."""
+        first, last = -(-int(question.begin.timestamp() * 1000) // 3_600_000), int(question.end.timestamp()) // 3600
+        if question.link_id is not None:
+            since = await connection.fetchval(
+                "/* questions.of */ select since from busy_links where link_id = $1", question.link_id
+            )
+            first = last if since is None else max(first, since)
+        if question.conditions or not levels or first >= last:
+            return cls(question, [], [(question.begin, question.end)])
+        closed = (await packs.closed(connection))[: levels - 1]
+        edges = [(question.begin, _hour(first)), (_hour(last), question.end)]
+        return cls(question, spans(first, last, closed), [edge for edge in edges if edge[0] < edge[1]])
+
+    def argument(self, value: Any) -> str:
+        """A place for a value in the SQL."""
+        self._arguments.append(value)
+        return f"${len(self._arguments)}"
+
+    async def fetch(
+        self, connection: Connection, name: str, sql: str, *, packs: str, rows: str, is_packed: bool = True
+    ) -> list[Any]:
+        """Put together what packs and what rows have. In the SQL, `{pieces}` stands for that, `{packs}` and `{rows}`
+        for where they are."""
+        edges = self._edges if is_packed else [(self._question.begin, self._question.end)]
+        pieces = [rows.format(rows=self._rows(*edge)) for edge in edges]
+        if is_packed and self._spans:
+            pieces.insert(0, packs.format(packs=self._packs()))
+        if not pieces:
+            return []
+        text = sql.format(pieces=f"({' union all '.join(pieces)}) as pieces")
+        return await connection.fetch(f"/* questions.{name} */ {text}", *self._arguments)
+
+    def _packs(self) -> str:
+        question = self._question
+        own, link = self.argument(question.organization_id), self.argument(question.link_id or 0)
+        levels, begins, ends = (self.argument(list(values)) for values in zip(*self._spans, strict=True))
+        classes = self.argument(sorted(question.classes))
+        return f"""(
+            select packs.* from unnest({levels}::smallint[], {begins}::integer[], {ends}::integer[]) as span (at, low, high)
+              join packs on organization_id = {own} and link_id = {link} and level = at and bucket >= low and bucket < high
+             where class = any({classes}::smallint[])) as packs"""  # noqa: S608
+
+    def _rows(self, begin: datetime, end: datetime) -> str:
+        question = self._question
+        told = [
+            f"organization_id = {self.argument(question.organization_id)}",
+            f"clicked_at >= {self.argument(begin)}",
+            f"clicked_at < {self.argument(end)}",
+        ]
+        if question.link_id is not None:
+            told.append(f"link_id = {self.argument(question.link_id)}")
+        if question.classes != EVERY_CLASS:
+            told.append(f"class = any({self.argument(sorted(question.classes))}::smallint[])")
+        told += [condition.sql.format(self.argument(condition.value)) for condition in question.conditions]
+        return f"(select * from clicks where {' and '.join(told)}) as rows"  # noqa: S608
+
+
+def _hour(number: int) -> datetime:
+    return datetime.fromtimestamp(number * 3600, UTC)
+
+
+async def classes_by_day(connection: Connection, organization_id: int, link_id: int) -> list[tuple[Any, Class, int]]:
+    """For ever: of each day (UTC) with a click of this link, how many there are in each class."""
+    begin, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+    source = await _Source.of(connection, Question(organization_id, begin, end, EVERY_CLASS, link_id), levels=2)
+    rows = await source.fetch(
+        connection,
+        "classes_by_day",
+        "select day, class, sum(clicks)::bigint as clicks from {pieces} (day, class, clicks)"
+        " group by day, class order by day, class",
+        packs="select date '1970-01-01' + (case when level = 0 then bucket / 24 else bucket end) as day, class, clicks"
+        " from {packs}",
+        rows="select (clicked_at at time zone 'UTC')::date, class, count(*) from {rows} group by 1, 2",
+    )
+    return [(row["day"], Class(row["class"]), row["clicks"]) for row in rows]
+
+
+def of_classes(clicks: Collection[tuple[Class, int]], wanted: Collection[Class]) -> int:
+    """How many of some clicks are in these classes."""
+    return sum(count for class_, count in clicks if class_ in wanted)
