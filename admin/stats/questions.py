@@ -28,7 +28,7 @@ class Fact(NamedTuple):
     """Something that is known of clicks, and where."""
 
     pack: str
-    """The array of packs that counts it; empty when rows alone know."""
+    """The array of packs that counts it: `links` of organizations, `rules` and `variants` of links."""
     row: str
     """The column of rows."""
     part: int = 0
@@ -144,7 +144,7 @@ async def breakdown(
         f" group by 1 order by 2 desc, 1 limit {most}",
         packs=f"select item >> 32 as number, item & 4294967295 as clicks from {{packs}}, unnest({fact.pack}) as item",
         rows=f"select {fact.row} as number, count(*) from {{rows}} group by 1",
-        is_packed=bool(fact.pack) and not (question.link_id and fact.pack == "links"),
+        is_packed=fact.pack not in (("links",) if question.link_id is not None else ("rules", "variants")),
     )
     counted = [Counted(row["value"], row["clicks"]) for row in rows]
     return counted, (rows[0]["total"] if rows else 0) - sum(one.clicks for one in counted)

@@ -1,0 +1,195 @@
+"""Questions: every answer is what a plain look at the rows would say, at every moment."""
+
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from admin.database import Connection
+from admin.stats import months, packs, questions
+from admin.stats.classify import Class
+from admin.stats.packs import HOURS, Packs, spans
+from admin.stats.questions import EVERY_CLASS, FACTS, HUMANS, Condition, Question
+from admin.stats.rows import COLUMNS, Row
+
+NOW = datetime(2026, 3, 10, 12, 34, 56, tzinfo=UTC)
+BEGIN = datetime(2025, 9, 1, tzinfo=UTC)
+WORDS = ["", "BR\tRio", "PT\t", "google.com", "x\ty\tz", "pt-BR", "a\tb\tc\td\te"]
+
+
+def rows_of(chance: random.Random, count: int, *, begin: datetime = BEGIN, end: datetime = NOW) -> list[Row]:
+    """Some clicks of two organizations, of which link 1 has many."""
+    spread = (end - begin).total_seconds()
+    return [
+        Row(
+            begin + timedelta(seconds=chance.random() * spread),
+            link := chance.choice([1, 1, 1, 2, 3, 4]),
+            8 if link == 4 else 7,
+            chance.choice([None, *range(-40, 40)]),
+            *(chance.randrange(len(WORDS)) for _ in range(6)),
+            chance.choice([None, 1, 2]),
+            chance.choice([None, 1]),
+            chance.choice([1, 1, 1, 2, 4, 7]),
+            0,
+            1,
+            False,
+            False,
+            False,
+            False,
+            chance.random() < 0.1,
+            None,
+            None,
+        )
+        for _ in range(count)
+    ]
+
+
+class History(NamedTuple):
+    """A database and what was stored in it."""
+
+    connection: Connection
+    rows: list[Row]
+
+    def __repr__(self) -> str:
+        return f"{len(self.rows)} rows"
+
+
+async def store(connection: Connection, known: Packs, rows: list[Row]) -> None:
+    async with connection.transaction():
+        await connection.copy_records_to_table("clicks", records=rows, columns=COLUMNS)
+        await known.add(connection, rows)
+        await connection.execute(
+            """
+            insert into link_counts (link_id, total, last_at)
+            select link_id, count(*), max(clicked_at) from clicks group by link_id
+            on conflict (link_id) do update set total = excluded.total, last_at = excluded.last_at"""
+        )
+    await known.promote(connection, {row.link_id for row in rows})
+
+
+def naive(rows: list[Row], question: Question) -> list[Row]:
+    """The rows that are asked for."""
+    return [
+        row
+        for row in rows
+        if row.organization_id == question.organization_id
+        and question.begin <= row.clicked_at < question.end
+        and Class(row.class_) in question.classes
+        and question.link_id in (None, row.link_id)
+        and all(row.language == condition.value for condition in question.conditions)
+    ]
+
+
+def part(number: int, which: int) -> str:
+    parts = WORDS[number].split("\t")
+    return parts[which - 1] if which <= len(parts) else ""
+
+
+async def check(connection: Connection, rows: list[Row], question: Question, zone: ZoneInfo) -> None:
+    """Compare every answer with the rows."""
+    wanted = naive(rows, question)
+    totals = await questions.totals(connection, question)
+    assert totals.clicks == Counter(Class(row.class_) for row in wanted)
+    assert totals.anonymous == sum(row.visitor is None for row in wanted)
+    assert totals.scans == sum(row.is_scan for row in wanted)
+    assert await questions.visitors(connection, question) == len({row.visitor for row in wanted} - {None})
+    for name, fact in FACTS.items():
+        column = {"link": "link_id", "rule": "rule_id", "variant": "variant_id"}.get(name, fact.row)
+        numbers = [getattr(row, column) or 0 for row in wanted]
+        expected: Counter[Any] = Counter(part(number, fact.part) if fact.part else number for number in numbers)
+        counted, others = await questions.breakdown(connection, question, fact, None)
+        assert dict(counted) == expected, name
+        assert not others
+        some, others = await questions.breakdown(connection, question, fact, 2)
+        assert [one.clicks for one in some] == [count for _, count in expected.most_common(2)]
+        assert others == sum(expected.values()) - sum(one.clicks for one in some)
+    day = question.begin.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    bounds = [question.begin]
+    while (day := (day + timedelta(days=1)).replace(fold=0)) < question.end:
+        bounds.append(day)
+    days = Counter(row.clicked_at.astimezone(zone).date() for row in wanted)
+    counts = await questions.series(connection, question, bounds)
+    assert counts == [days[bound.astimezone(zone).date()] for bound in bounds]
+
+
+QUARTERS = st.integers(0, int((NOW - BEGIN).total_seconds()) // 900 + 8)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32),
+    ends=st.tuples(QUARTERS, QUARTERS).filter(lambda ends: ends[0] < ends[1]),
+    offset=st.integers(0, 899_999),
+    zone=st.sampled_from(["UTC", "Asia/Kathmandu", "America/St_Johns", "Australia/Lord_Howe", "America/Sao_Paulo"]),
+    link=st.sampled_from([None, None, 1, 2]),
+    classes=st.sampled_from([HUMANS, EVERY_CLASS, frozenset({Class.REPEAT, Class.HEAD})]),
+    is_narrow=st.booleans(),
+)
+async def test_every_answer_is_what_the_rows_say(
+    filled: History,
+    seed: int,
+    ends: tuple[int, int],
+    offset: int,
+    zone: str,
+    link: int | None,
+    classes: frozenset[Class],
+    is_narrow: bool,
+) -> None:
+    connection, rows = filled
+    begin, end = (BEGIN + timedelta(seconds=900 * quarter) for quarter in ends)
+    conditions = (Condition("language = {}", 5),) if is_narrow else ()
+    question = Question(7, begin, end, classes, link, conditions)
+    await check(connection, rows, question, ZoneInfo(zone))
+    # Numbers without a calendar may begin at any moment.
+    question = Question(7, begin + timedelta(milliseconds=offset), end, classes, link, conditions)
+    totals = await questions.totals(connection, question)
+    assert totals.clicks == Counter(Class(row.class_) for row in naive(rows, question))
+
+
+@pytest.fixture
+async def filled(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> History:
+    """Clicks that came in several batches, of which some were late, with coarser buckets closed in between."""
+    monkeypatch.setattr(packs, "BUSY", 500)
+    await connection.executemany(
+        "insert into words (id, text) overriding system value values ($1, $2)", list(enumerate(WORDS))[1:]
+    )
+    return History(connection, await fill(connection))
+
+
+async def fill(connection: Connection) -> list[Row]:
+    chance = random.Random(1)
+    await months.make(connection, NOW)
+    known = Packs()
+    await known.load(connection)
+    rows: list[Row] = []
+    for share in (0.3, 0.6, 0.9, 1.0):
+        until = BEGIN + (NOW - BEGIN) * share
+        some = rows_of(chance, 600, end=until)
+        await store(connection, known, some)
+        rows += some
+        if share < 1:
+            await known.close(connection, until.timestamp())
+    assert await connection.fetchval("select count(*) from busy_links") == 1
+    return rows
+
+
+def test_spans_cover_each_hour_once() -> None:
+    chance = random.Random(2)
+    for _ in range(2000):
+        begin = chance.randrange(400_000, 500_000)
+        end = begin + chance.randrange(1, 9000)
+        closed = [chance.randrange(0, 500_000 // length) for length in HOURS[1:]]
+        found = spans(begin, end, closed)
+        hours = [
+            hour
+            for span in found
+            for bucket in range(span.begin, span.end)
+            for hour in range(bucket * HOURS[span.level], (bucket + 1) * HOURS[span.level])
+        ]
+        assert sorted(hours) == list(range(begin, end))
+        assert all(span.end <= closed[span.level - 1] for span in found if span.level)
