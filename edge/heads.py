@@ -8,9 +8,10 @@ import orjson
 
 from edge.segments import Record
 from shared.clicks import MAX_ACCEPT_LANGUAGE, MAX_CAMPAIGN, MAX_REFERRER, MAX_USER_AGENT, Click
-from shared.visitor import Networks, client_address
+from shared.visitor import PURPOSE_HEADERS, Networks, client_address, asks_ahead
 
 _METHODS = (b"GET", b"HEAD")
+_PURPOSES = [f"\r\n{name}:".encode() for name in PURPOSE_HEADERS]
 
 
 def click_bytes(record: bytes, trusted_proxies: Networks) -> bytes:
@@ -51,9 +52,16 @@ def click_of(record: Record, trusted_proxies: Networks) -> Click:
         record.has_id,
         _value(head, lowered, b"\r\naccept-language:").decode("latin-1")[:MAX_ACCEPT_LANGUAGE],
         _campaign(query) if b"utm_" in query else "",
-        b"urpose:" in lowered and _is_prefetch(head, lowered) or b"\r\nx-moz:" in lowered,
+        _is_prefetch(head, lowered),
         b"\r\nsec-gpc: 1\r\n" in lowered or b"\r\ndnt: 1\r\n" in lowered,
     )
+
+
+def _is_prefetch(head: bytes, lowered: bytes) -> bool:
+    if b"purpose:" not in lowered and b"\r\nx-moz:" not in lowered:
+        return False
+    said = [value for name in _PURPOSES for value in _values(head, lowered, name)]
+    return asks_ahead(b",".join(said).decode("latin-1"))
 
 
 def _campaign(query: bytes) -> str:

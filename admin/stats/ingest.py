@@ -255,8 +255,8 @@ class _Storing:
         await connection.copy_records_to_table("clicks", records=rows, columns=COLUMNS)
         await packs.add(connection, rows)
         await counts.add_to_links(connection, _link_counts(rows))
-        aside = Counter(aside.spool for aside in self.set_aside)
-        await sources.advance(connection, self.positions, self._seen, aside)
+        set_aside = Counter(aside.spool for aside in self.set_aside)
+        await sources.advance(connection, self.positions, self._seen, set_aside)
 
 
 def _link_counts(rows: Iterable[Row]) -> list[LinkCount]:

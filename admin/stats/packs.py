@@ -189,11 +189,12 @@ class Span(NamedTuple):
 
 
 def spans(begin: int, end: int, closed: Sequence[int]) -> list[Span]:
-    """The fewest buckets that are the hours from `begin` to before `end`, as far as coarser ones are closed."""
+    """The fewest buckets that are the hours from `begin` to before `end`. `closed`: of each coarser level there may be,
+    up to where it is there."""
     found: list[Span] = []
     before, after = begin, end
     for level, length in enumerate(HOURS):
-        if level + 1 < len(HOURS):
+        if level < len(closed):
             coarser = HOURS[level + 1]
             inner = -(-before // coarser) * coarser
             outer = min(after // coarser, closed[level]) * coarser

@@ -12,7 +12,7 @@ Rules of this file:
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 from admin.database import Connection
@@ -96,11 +96,13 @@ async def totals(connection: Connection, question: Question) -> Totals:
     rows = await source.fetch(
         connection,
         "totals",
-        "select class, sum(clicks)::bigint as clicks, sum(anonymous)::bigint as anonymous, sum(scans)::bigint as scans"
-        " from {pieces} (class, clicks, anonymous, scans) group by class",
+        """
+        select class, sum(clicks)::bigint as clicks, sum(anonymous)::bigint as anonymous, sum(scans)::bigint as scans
+          from {pieces} (class, clicks, anonymous, scans) group by class""",
         packs="select class, clicks, anonymous, scans from {packs}",
-        rows="select class, count(*), count(*) filter (where visitor is null), count(*) filter (where is_scan)"
-        " from {rows} group by class",
+        rows="""
+        select class, count(*), count(*) filter (where visitor is null), count(*) filter (where is_scan)
+          from {rows} group by class""",
     )
     return Totals(
         {Class(row["class"]): row["clicks"] for row in rows},
@@ -117,10 +119,12 @@ async def series(connection: Connection, question: Question, bounds: Sequence[da
         connection,
         "series",
         "select number, sum(clicks)::bigint as clicks from {pieces} (number, clicks) group by number",
-        packs=f"select width_bucket((item >> 32)::integer, {at}::integer[]) as number, item & 4294967295 as clicks"
-        " from {packs}, unnest(quarters) as item",
-        rows=f"select width_bucket(floor(extract(epoch from clicked_at) / {QUARTER_S})::integer, {at}::integer[]),"
-        " count(*) from {rows} group by 1",
+        packs=f"""
+        select width_bucket((item >> 32)::integer, {at}::integer[]), item & 4294967295
+          from {{packs}}, unnest(quarters) as item""",  # noqa: S608
+        rows=f"""
+        select width_bucket(floor(extract(epoch from clicked_at) / {QUARTER_S})::integer, {at}::integer[]), count(*)
+          from {{rows}} group by 1""",  # noqa: S608
     )
     counts = [0] * len(bounds)
     for row in found:
@@ -135,15 +139,16 @@ async def breakdown(
     source = await _Source.of(connection, question)
     most = source.argument(limit)
     value = f"coalesce(split_part(text, E'\\t', {fact.part}), '')" if fact.part else "number"
-    words = "left join words on words.id = number" if fact.part else ""
     rows = await source.fetch(
         connection,
         "breakdown",
-        f"select {value} as value, sum(clicks)::bigint as clicks, sum(sum(clicks)) over ()::bigint as total"
-        f" from (select number, sum(clicks) as clicks from {{pieces}} (number, clicks) group by number) as counted {words}"
-        f" group by 1 order by 2 desc, 1 limit {most}",
-        packs=f"select item >> 32 as number, item & 4294967295 as clicks from {{packs}}, unnest({fact.pack}) as item",
-        rows=f"select {fact.row} as number, count(*) from {{rows}} group by 1",
+        f"""
+        select {value} as value, sum(clicks)::bigint as clicks, sum(sum(clicks)) over ()::bigint as total
+          from (select number, sum(clicks) as clicks from {{pieces}} (number, clicks) group by number) as counted
+               {"left join words on words.id = number" if fact.part else ""}
+         group by 1 order by 2 desc, 1 limit {most}""",  # noqa: S608
+        packs=f"select item >> 32, item & 4294967295 from {{packs}}, unnest({fact.pack}) as item",  # noqa: S608
+        rows=f"select {fact.row}, count(*) from {{rows}} group by 1",  # noqa: S608
         is_packed=fact.pack not in (("links",) if question.link_id is not None else ("rules", "variants")),
     )
     counted = [Counted(row["value"], row["clicks"]) for row in rows]
@@ -158,10 +163,33 @@ async def visitors(connection: Connection, question: Question) -> int:
         "visitors",
         "select sum(visitors)::bigint as visitors from {pieces} (visitors)",
         packs="",
-        rows="select count(distinct visitor) as visitors from {rows}",
+        rows="select count(distinct visitor) from {rows}",
         is_packed=False,
     )
     return rows[0]["visitors"] or 0
+
+
+async def classes_by_day(connection: Connection, organization_id: int, link_id: int) -> list[tuple[date, Class, int]]:
+    """For ever: of each day (UTC) with a click of this link, how many there are in each class."""
+    begin, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+    source = await _Source.of(connection, Question(organization_id, begin, end, EVERY_CLASS, link_id), levels=2)
+    rows = await source.fetch(
+        connection,
+        "classes_by_day",
+        """
+        select day, class, sum(clicks)::bigint as clicks from {pieces} (day, class, clicks)
+         group by day, class order by day, class""",
+        packs="""
+        select date '1970-01-01' + (case when level = 0 then bucket / 24 else bucket end), class, clicks
+          from {packs}""",
+        rows="select (clicked_at at time zone 'UTC')::date, class, count(*) from {rows} group by 1, 2",
+    )
+    return [(row["day"], Class(row["class"]), row["clicks"]) for row in rows]
+
+
+def of_classes(clicks: Collection[tuple[Class, int]], wanted: Collection[Class]) -> int:
+    """How many of some clicks are in these classes."""
+    return sum(count for class_, count in clicks if class_ in wanted)
 
 
 class _Source:
@@ -213,8 +241,10 @@ class _Source:
         levels, begins, ends = (self.argument(list(values)) for values in zip(*self._spans, strict=True))
         classes = self.argument(sorted(question.classes))
         return f"""(
-            select packs.* from unnest({levels}::smallint[], {begins}::integer[], {ends}::integer[]) as span (at, low, high)
-              join packs on organization_id = {own} and link_id = {link} and level = at and bucket >= low and bucket < high
+            select packs.*
+              from unnest({levels}::smallint[], {begins}::integer[], {ends}::integer[]) as span (at, low, high)
+              join packs on organization_id = {own} and link_id = {link}
+                        and level = at and bucket >= low and bucket < high
              where class = any({classes}::smallint[])) as packs"""  # noqa: S608
 
     def _rows(self, begin: datetime, end: datetime) -> str:
@@ -234,24 +264,3 @@ class _Source:
 
 def _hour(number: int) -> datetime:
     return datetime.fromtimestamp(number * 3600, UTC)
-
-
-async def classes_by_day(connection: Connection, organization_id: int, link_id: int) -> list[tuple[Any, Class, int]]:
-    """For ever: of each day (UTC) with a click of this link, how many there are in each class."""
-    begin, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-    source = await _Source.of(connection, Question(organization_id, begin, end, EVERY_CLASS, link_id), levels=2)
-    rows = await source.fetch(
-        connection,
-        "classes_by_day",
-        "select day, class, sum(clicks)::bigint as clicks from {pieces} (day, class, clicks)"
-        " group by day, class order by day, class",
-        packs="select date '1970-01-01' + (case when level = 0 then bucket / 24 else bucket end) as day, class, clicks"
-        " from {packs}",
-        rows="select (clicked_at at time zone 'UTC')::date, class, count(*) from {rows} group by 1, 2",
-    )
-    return [(row["day"], Class(row["class"]), row["clicks"]) for row in rows]
-
-
-def of_classes(clicks: Collection[tuple[Class, int]], wanted: Collection[Class]) -> int:
-    """How many of some clicks are in these classes."""
-    return sum(count for class_, count in clicks if class_ in wanted)

@@ -50,9 +50,8 @@ async def link_stats(request: Request, caller: StatsReader, link_id: str) -> Ans
         link = await links.get(connection, caller.organization_id, link_id)
         found = await questions.classes_by_day(connection, caller.organization_id, link.id)
     by_day = {day: [(class_, clicks) for _, class_, clicks in some] for day, some in groupby(found, itemgetter(0))}
-    first = min(by_day, default=None)
-    days = range((max(by_day) - first).days + 1) if first else ()
-    series = [_day(first + timedelta(days=number), by_day) for number in days]
+    length = (max(by_day) - min(by_day)).days + 1 if by_day else 0
+    series = [_day(min(by_day) + timedelta(days=number), by_day) for number in range(length)]
     return answer(
         request,
         LinkStats(

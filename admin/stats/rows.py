@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from admin.database import Connection
 from admin.stats import counting, visitors
-from admin.stats.classify import Class, Evidence, classify
+from admin.stats.classify import REASONS, REPEAT_WITHIN_MS, VERSION, Class, Evidence, classify
 from admin.stats.counting import Counting
 from admin.stats.facts import Facts, facts_of
 from admin.stats.visitors import Day, Salts
@@ -24,12 +24,13 @@ from admin.stats.words import Words
 from shared.clicks import Click
 from shared.visitor import Networks, is_in
 
-REPEAT_MS = 10_000
-"""A visitor who comes back to a link sooner has not visited it again."""
-
 _SKEW_MS = 60_000
 """So far ahead of ours a clock may be; a click from a later time is stored as of now."""
 _REMEMBERED = 100_000
+_LOADED_S = 10 * REPEAT_WITHIN_MS / 1000
+
+
+_REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
 
 
 class Row(NamedTuple):
@@ -69,9 +70,9 @@ class Visits:
         self._last_ms: dict[tuple[int, int], int] = {}
 
     def since_ms(self, link_id: int, visitor: int, at_ms: int) -> int | None:
-        """How long before this moment the visitor was there; None if that was not lately."""
+        """How long before this moment the visitor was there last, as far as is known."""
         last = self._last_ms.get((link_id, visitor))
-        return at_ms - last if last is not None and 0 <= at_ms - last <= REPEAT_MS else None
+        return None if last is None else at_ms - last
 
     def note(self, rows: Sequence[Row]) -> None:
         """Remember the visits among rows that are stored."""
@@ -93,7 +94,7 @@ class Visits:
             select link_id, visitor, clicked_at from clicks
              where clicked_at > now() - make_interval(secs => $1) and class = $2 and visitor is not null
              order by clicked_at""",
-            10 * REPEAT_MS / 1000,
+            _LOADED_S,
             Class.HUMAN,
         )
         self._last_ms = {(row["link_id"], row["visitor"]): _ms(row["clicked_at"]) for row in rows}
@@ -138,17 +139,15 @@ class Maker:
         visitor = visitors.visitor_of(salt, click.address, click.user_agent) if salt else None
         since_ms = None
         if visitor is not None:
-            key = click.link_id, visitor
-            last = lately.get(key)
-            if last is not None and 0 <= click.at_ms - last <= REPEAT_MS:
-                since_ms = click.at_ms - last
-            else:
-                since_ms = self.visits.since_ms(click.link_id, visitor, click.at_ms)
+            last_ms = lately.get((click.link_id, visitor))
+            since_ms = (
+                self.visits.since_ms(click.link_id, visitor, click.at_ms) if last_ms is None else click.at_ms - last_ms
+            )
         verdict = classify(
             Evidence(click.method, click.user_agent, click.is_prefetch, draft.is_internal, since_ms, None)
         )
-        if visitor is not None and verdict.class_ == Class.HUMAN:
-            lately[key] = click.at_ms
+        if visitor is not None and verdict.kind == Class.HUMAN:
+            lately[click.link_id, visitor] = click.at_ms
         return Row(
             draft.at,
             click.link_id,
@@ -162,9 +161,9 @@ class Maker:
             words[draft.agent],
             click.rule_id or None,
             click.variant_id or None,
-            verdict.class_,
-            verdict.reason,
-            verdict.version,
+            verdict.kind,
+            _REASON_NUMBERS[verdict.reason],
+            VERSION,
             click.method == "HEAD",
             click.is_prefetch,
             draft.is_internal,
