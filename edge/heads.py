@@ -8,7 +8,7 @@ import orjson
 
 from edge.segments import Record
 from shared.clicks import MAX_ACCEPT_LANGUAGE, MAX_CAMPAIGN, MAX_REFERRER, MAX_USER_AGENT, Click
-from shared.visitor import PURPOSE_HEADERS, Networks, client_address, asks_ahead
+from shared.visitor import PURPOSE_HEADERS, Networks, asks_ahead, client_address
 
 _METHODS = (b"GET", b"HEAD")
 _PURPOSES = [f"\r\n{name}:".encode() for name in PURPOSE_HEADERS]
