@@ -18,7 +18,7 @@ from edge.spool import Spool
 from edge.tally import Tally
 from edge.uses import Uses
 from edge.visits import append, redirection
-from shared.clicks import click_id
+from shared.click_ids import click_ids
 from shared.entries import Entry, HostEntry
 from shared.redis import Redis
 from shared.rules import Decision, decide, used_up, with_query
@@ -79,15 +79,17 @@ class Terms:
         self, request: Request, entry: Entry, visitor: Visitor, decision: Decision, *, is_use: bool
     ) -> Response:
         terms = entry.terms
+        own_id = ""
+        if terms.click_id_key:
+            own_id = click_ids(terms.click_id_key).seal(self._spool.id, self._spool.recorded)
         link = link_bytes(
             entry.link_id,
             entry.organization_id,
             rule_id=decision.rule_id,
             variant_id=decision.variant_id,
             is_use=is_use,
-            has_id=bool(terms.click_id_parameter),
+            has_id=bool(own_id),
         )
-        own_id = click_id(self._spool.id, self._spool.recorded)
         is_recorded = append(self._spool, request, link)
         if is_use and not is_recorded:
             raise Unavailable  # nobody could count this use again, should Redis lose its count
@@ -96,7 +98,7 @@ class Terms:
             decision.destination,
             visitor.query,
             terms.query_policy,
-            terms.click_id_parameter if is_recorded else "",
+            terms.click_id_parameter if own_id and is_recorded else "",
             own_id,
         )
         return redirection(entry, destination)

@@ -66,7 +66,7 @@ class Click(NamedTuple):
     is_scan: bool = False
     """It came from a QR code."""
     has_id: bool = False
-    """The destination was told the id of the click (`click_id`)."""
+    """The destination was told the id of the click."""
     accept_language: str = ""
     """The begin of the header of that name: at most `MAX_ACCEPT_LANGUAGE` characters."""
     campaign: str = ""
@@ -104,7 +104,7 @@ _LIMITS = (253_402_300_800_000, 2**31, 2**63, 2**31, 2**31)  # the year 10000; w
 
 
 def click_id(spool: str, position: int) -> str:
-    """The id of the click that is recorded at a position of a spool."""
+    """The id of the click that is recorded at a position of a spool, as it is stored (told: click_ids.py)."""
     return f"{spool}-{position:x}"
 
 

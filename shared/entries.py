@@ -18,6 +18,7 @@ _T = TypeVar("_T", bound=Any)
 # What a destination is sent as, unchanged, in a header.
 _VISIBLE = re.compile(r"[!-~]+")
 _ROBOTS = re.compile(r"[a-z0-9_:, -]*")
+_KEY = re.compile(r"[0-9a-f]{32}")
 
 STATUSES = (301, 302, 307, 308)
 STATES = ("archived", "disabled", "reported")
@@ -69,6 +70,8 @@ class Terms(NamedTuple):
     query_policy: str = "none"
     click_id_parameter: str = ""
     """The name under which the destination is told the id of the click."""
+    click_id_key: str = ""
+    """What that id is sealed with (click_ids.py); without it none is told."""
     rules: tuple[Rule, ...] = ()
     variants: tuple[Variant, ...] = ()
     preview: Preview = Preview()
@@ -191,6 +194,8 @@ def _terms(fields: Any) -> Terms:
     terms = _checked(PLAIN, given)._replace(**special)
     if terms.state not in ("", *STATES) or terms.query_policy not in QUERY_POLICIES:
         raise ValueError("terms have a state and a query policy that are known")
+    if terms.click_id_key and not _KEY.fullmatch(terms.click_id_key):
+        raise ValueError("the key of click ids has 32 hexadecimal digits")
     _check_destination(terms.fallback)
     return terms
 

@@ -14,7 +14,8 @@ from shared.rules import with_utm
 
 COLUMNS = """id, organization_id, hostname, path, destination, redirect_status, cache_seconds, robots, archived,
               disabled, reported_at, starts_at, expires_at, click_limit, fallback_url, password_hash, query_policy,
-              click_id_parameter, rules::text, variants::text, preview::text, utm::text"""
+              click_id_parameter, rules::text, variants::text, preview::text, utm::text,
+              case when click_id_parameter is not null then (select key from click_key) end as click_id_key"""
 """What `entry_of` reads of a row of links."""
 
 _PLAIN_ROW = {
@@ -52,6 +53,7 @@ def entry_of(row: asyncpg.Record | Mapping[str, Any]) -> Entry:
             password_hash=row["password_hash"] or "",
             query_policy=row["query_policy"],
             click_id_parameter=row["click_id_parameter"] or "",
+            click_id_key=row["click_id_key"] or "",
             rules=tuple(
                 Rule(rule["id"], rule["when"], with_utm(rule["destination"], utm)) for rule in json.loads(row["rules"])
             ),
@@ -73,9 +75,9 @@ def entry_of(row: asyncpg.Record | Mapping[str, Any]) -> Entry:
 
 
 def entry_of_link(link: Link) -> Entry:
-    """The same, of a link that was read."""
+    """The same, of a link that was read, but for the key of click ids: it is to be looked at, not published."""
     texts = {name: json.dumps(getattr(link, name)) for name in ("rules", "variants", "preview", "utm")}
-    return entry_of(link._asdict() | texts)
+    return entry_of(link._asdict() | texts | {"click_id_key": None})
 
 
 def _state(row: asyncpg.Record | Mapping[str, Any]) -> str:

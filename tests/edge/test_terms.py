@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.clicks import click_id
+from shared.click_ids import click_ids
 from shared.entries import Entry, HostEntry, Preview, Rule, Terms, Variant
 from shared.links import Address, Published, PublishedHost
 from shared.rules import decide, with_query
@@ -151,12 +151,15 @@ async def test_the_query_goes_along_if_the_link_wants_it(edge: Edge, publisher: 
 
 
 async def test_the_destination_is_told_the_id_of_the_click(edge: Edge, publisher: Publisher) -> None:
-    await publisher.change(PROMO, with_terms(click_id_parameter="click"))
+    key = "0123456789abcdef" * 2
+    await publisher.change(PROMO, with_terms(click_id_parameter="click", click_id_key=key))
     locations = [(await visit(edge)).headers["location"] for _ in range(2)]
     [reader] = edge.spools()
-    assert locations == [f"{TARGET}?click={click_id(reader.spool, number)}" for number in (0, 1)]
+    assert locations == [f"{TARGET}?click={click_ids(key).seal(reader.spool, number)}" for number in (0, 1)]
     reader.close()
-    assert [click.has_id for click in edge.clicks()] == [True, True]
+    await publisher.change(PROMO, with_terms(3, click_id_parameter="click"))
+    assert (await visit(edge)).headers["location"] == TARGET  # nothing to seal it with
+    assert [click.has_id for click in edge.clicks()] == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def test_the_format_is_what_it_was_and_has_no_defaults_in_it(entry: Entry, value
         b'"terms":{"click_limit":true}',
         b'"terms":{"expires_at_ms":null}',
         b'"terms":{"fallback":"https://example.com/\\r\\nset-cookie: a=b"}',
+        b'"terms":{"click_id_key":"0"}',
         b'"terms":{"rules":{}}',
         b'"terms":{"rules":[[1,{}]]}',
         b'"terms":{"rules":[[1,{},""]]}',
