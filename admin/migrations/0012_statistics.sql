@@ -25,6 +25,20 @@ create table visitor_salts (
     primary key (organization_id, day)
 );
 
+-- How many human visitors an organization (link_id 0), or a busy link, had on a day of the organization: by the quarter
+-- of an hour, from the begin of the day on, in which each was seen first, and last. Null: to be counted (again).
+create table visitor_days (
+    organization_id bigint not null,
+    link_id         bigint not null,
+    begins_at       timestamptz not null,
+    ends_at         timestamptz not null,
+    firsts          integer[],
+    lasts           integer[],
+    primary key (organization_id, link_id, begins_at)
+);
+
+create index "visitor_days#uncounted" on visitor_days (ends_at) where firsts is null;
+
 alter table clicks rename to clicks_before;
 alter index "clicks#link_id#clicked_at" rename to "clicks_before#link_id#clicked_at";
 alter index "clicks#click_id" rename to "clicks_before#click_id";

@@ -27,6 +27,7 @@ from admin.links.counts import LinkCount
 from admin.stats import months, sources
 from admin.stats.packs import Packs
 from admin.stats.rows import COLUMNS, Maker, Row
+from admin.stats.visitor_days import VisitorDays
 from shared import clicks
 from shared.clicks import Batch, Click, click_id
 from shared.redis import Redis, stream_entries
@@ -68,6 +69,7 @@ class Lane:
     def __init__(self) -> None:
         self.maker = Maker()
         self.packs = Packs()
+        self.visitor_days = VisitorDays()
 
     @classmethod
     async def begin(cls, connection: Connection) -> "Lane":
@@ -75,13 +77,15 @@ class Lane:
         lane = cls()
         await months.make(connection, datetime.now(UTC))
         await lane.packs.load(connection)
+        await lane.visitor_days.load(connection)
         await lane.maker.visits.load(connection)
         return lane
 
     async def tend(self, connection: Connection, now: datetime) -> None:
-        """Have the months to come, and packs folded and closed. Not in a transaction."""
+        """Have the months to come, packs folded and closed, and days counted. Not in a transaction."""
         await months.make(connection, now)
         await self.packs.close(connection, now.timestamp())
+        await self.visitor_days.count(connection, now)
 
 
 async def lease(connection: Connection) -> bool:
@@ -157,7 +161,7 @@ async def _store(connection: Connection, batches: Sequence[Batch], lane: Lane) -
     try:
         rows = await lane.maker.rows(connection, storing.clicks, storing.click_ids, datetime.now(UTC))
         async with connection.transaction():
-            await storing.store(connection, rows, lane.packs)
+            await storing.store(connection, rows, lane)
     except _UNSTORABLE as error:
         if len(batches) == 1 and len(batches[0].records) == 1:
             return await _store_aside(connection, batches[0], f"Postgres refused it: {error}")
@@ -248,12 +252,13 @@ class _Storing:
                 self.click_ids.append(click_id(spool, number) if click.has_id else None)
         self.positions[spool] = max(position, batch.end)
 
-    async def store(self, connection: Connection, rows: Sequence[Row], packs: Packs) -> None:
+    async def store(self, connection: Connection, rows: Sequence[Row], lane: Lane) -> None:
         """Write what was taken in, and the rows that were made of it."""
         for aside in self.set_aside:
             await _put_aside(connection, aside)
         await connection.copy_records_to_table("clicks", records=rows, columns=COLUMNS)
-        await packs.add(connection, rows)
+        await lane.packs.add(connection, rows)
+        await lane.visitor_days.add(connection, rows)
         await counts.add_to_links(connection, _link_counts(rows))
         set_aside = Counter(aside.spool for aside in self.set_aside)
         await sources.advance(connection, self.positions, self._seen, set_aside)

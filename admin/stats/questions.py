@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 from admin.database import Connection
-from admin.stats import packs
+from admin.stats import packs, visitor_days
 from admin.stats.classify import Class
 from admin.stats.packs import QUARTER_S, Span, spans
 
@@ -155,18 +155,32 @@ async def breakdown(
     return counted, (rows[0]["total"] if rows else 0) - sum(one.clicks for one in counted)
 
 
-async def visitors(connection: Connection, question: Question) -> int:
-    """How many different visitors there are, by day of the organization."""
-    source = await _Source.of(connection, question, levels=0)
-    rows = await source.fetch(
-        connection,
-        "visitors",
-        "select sum(visitors)::bigint as visitors from {pieces} (visitors)",
-        packs="",
-        rows="select count(distinct visitor) from {rows}",
-        is_packed=False,
-    )
-    return rows[0]["visitors"] or 0
+async def visitors(connection: Connection, question: Question, bounds: Sequence[datetime]) -> list[int]:
+    """How many different visitors there are from each bound to the next, and from the last on, by day of the
+    organization. The first bound is the begin of the question."""
+    days = []
+    if question.classes == HUMANS and not question.conditions:
+        own, link = question.organization_id, question.link_id or 0
+        days = await visitor_days.counted(connection, own, link, question.begin, question.end)
+    counts, pieces = visitor_days.told(days, bounds, question.end)
+    if pieces:
+        source = await _Source.of(connection, question, levels=0)
+        numbers, begins, ends = (source.argument(list(values)) for values in zip(*pieces, strict=True))
+        rows = await source.fetch(
+            connection,
+            "visitors",
+            "select number, visitors from {pieces} (number, visitors)",
+            packs="",
+            rows=f"""
+            select number, count(distinct visitor)
+              from unnest({numbers}::integer[], {begins}::timestamptz[], {ends}::timestamptz[])
+                   as piece (number, low, high)
+              join {{rows}} on clicked_at >= low and clicked_at < high
+             group by number""",  # noqa: S608
+        )
+        for row in rows:
+            counts[row["number"]] += row["visitors"]
+    return counts
 
 
 async def classes_by_day(connection: Connection, organization_id: int, link_id: int) -> list[tuple[date, Class, int]]:

@@ -5,6 +5,7 @@ Rules of this file:
 1. A visitor is an address (of IPv6 the /64) and an agent, hashed with the salt of the organization's day. Two days have
    two salts, so nobody is followed from one day to the next.
 2. A salt is destroyed two days after its day has ended. Who is stored later has no visitor, and is counted so.
+3. With its first salt, a day is to be counted when it is over (visitor_days.py).
 """
 
 import hashlib
@@ -26,6 +27,7 @@ class Day(NamedTuple):
 
     organization_id: int
     day: date
+    begins_at: datetime
     ends_at: datetime
 
 
@@ -55,15 +57,17 @@ class Salts:
             rows = await connection.fetch(
                 """
                 /* visitors.of */
+                with new as (
+                    select * from unnest($1::bigint[], $2::date[], $3::timestamptz[], $4::timestamptz[], $5::bytea[])
+                        as new (organization_id, day, begins_at, ends_at, salt)),
+                     to_be_counted as (
+                         insert into visitor_days (organization_id, link_id, begins_at, ends_at)
+                         select organization_id, 0, begins_at, ends_at from new on conflict do nothing)
                 insert into visitor_salts as held (organization_id, day, ends_at, salt)
-                select * from unnest($1::bigint[], $2::date[], $3::timestamptz[], $4::bytea[])
-                    as new (organization_id, day, ends_at, salt)
+                select organization_id, day, ends_at, salt from new
                 on conflict (organization_id, day) do update set ends_at = greatest(held.ends_at, excluded.ends_at)
                 returning organization_id, day, salt""",
-                [day.organization_id for day in unknown],
-                [day.day for day in unknown],
-                [day.ends_at for day in unknown],
-                [secrets.token_bytes(32) for _ in unknown],
+                *zip(*[(*day, secrets.token_bytes(32)) for day in unknown], strict=True),
             )
             known = {(row["organization_id"], row["day"]): row["salt"] for row in rows}
             self._salts |= {day: known[day[:2]] for day in unknown if day[:2] in known}
@@ -79,7 +83,8 @@ async def clear(connection: Connection) -> None:
 
 
 @lru_cache(maxsize=65536)
-def _day(quarter: int, time_zone: str) -> tuple[date, datetime]:
+def _day(quarter: int, time_zone: str) -> tuple[date, datetime, datetime]:
     zone = ZoneInfo(time_zone)
     day = datetime.fromtimestamp(quarter * 900, zone).date()
-    return day, datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC)
+    begin, end = (datetime.combine(day + timedelta(days=after), time(), zone).astimezone(UTC) for after in (0, 1))
+    return day, begin, end
