@@ -29,6 +29,10 @@ PATH_LENGTH = 7
 RESTORABLE_H = 24
 """How long a deleted link keeps its address, and can be restored."""
 
+IS_THERE = f"""
+    (deleted_at is null or reported_at is not null or deleted_at > now() - interval '{RESTORABLE_H} hours')"""
+"""In SQL: whether a link is still anybody's. Others are as good as cleared, and only wait for it."""
+
 _RANDOM_TRIES = 8
 
 
@@ -203,7 +207,7 @@ async def get(
         /* links.get */
         select {COLUMNS} from links
          where organization_id = $1 and public_id = $2
-           and ($3::boolean is null or (deleted_at is not null) = $3)"""  # noqa: S608
+           and ($3::boolean is null or (deleted_at is not null) = $3) and {IS_THERE}"""  # noqa: S608
         + (" for update" if lock else ""),
         organization_id,
         ids.read("", public_id),
@@ -226,7 +230,7 @@ async def get_many(
         /* links.get_many */
         select {COLUMNS} from links
          where organization_id = $1 and public_id = any($2)
-           and ($3::boolean is null or (deleted_at is not null) = $3)
+           and ($3::boolean is null or (deleted_at is not null) = $3) and {IS_THERE}
          order by id for update""",  # noqa: S608
         organization_id,
         public_ids,
@@ -240,7 +244,8 @@ async def by_external_id(connection: Connection, organization_id: int, external_
     row = await connection.fetchrow(
         f"""
         /* links.by_external_id */
-        select {COLUMNS} from links where organization_id = $1 and external_id = $2 for update""",  # noqa: S608
+        select {COLUMNS} from links
+         where organization_id = $1 and external_id = $2 and {IS_THERE} for update""",  # noqa: S608
         organization_id,
         external_id,
     )
@@ -272,7 +277,8 @@ async def _most_clicked(connection: Connection, organization_id: int, page: Aske
     rows = await connection.fetch(f"{select} order by total desc, public_id desc {part}", *values, begin, page.size)
     if len(rows) == page.size:
         return rows
-    counted = f"/* links.most_clicked */ select count(*) from ({select}) as clicked"  # noqa: S608
+    name, _end, matching = select.partition("*/")
+    counted = f"{name}*/ select count(*) from ({matching}) as clicked"  # noqa: S608
     clicked = begin + len(rows) if rows else await connection.fetchval(counted, *values)
     select, values = LISTING.narrowed(
         f"""/* links.most_clicked */ select {COLUMNS} from links
@@ -332,24 +338,41 @@ class _Holders(NamedTuple):
 
 
 async def _holders(connection: Connection, wanted: Sequence[Link]) -> _Holders:
+    """Who has what these want, when those links are cleared that are there no more."""
     known_as = _known_as(wanted)
     rows = await connection.fetch(
-        """
+        f"""
         /* links.holders */
-        select id, hostname, path, organization_id, external_id from links
+        select id, hostname, path, organization_id, external_id, {IS_THERE} as is_there from links
          where (hostname, path) in (select * from unnest($1::text[], $2::text[]))
-        union all
-        select id, hostname, path, organization_id, external_id from links
-         where (organization_id, external_id) in (select * from unnest($3::bigint[], $4::text[]))""",
+        union
+        select id, hostname, path, organization_id, external_id, {IS_THERE} as is_there from links
+         where (organization_id, external_id) in (select * from unnest($3::bigint[], $4::text[]))""",  # noqa: S608
         [link.hostname for link in wanted],
         [link.path for link in wanted],
         [organization_id for organization_id, _ in known_as],
         [external_id for _, external_id in known_as],
     )
+    gone = [row["id"] for row in rows if not row["is_there"]]
+    cleared = await _clear(connection, gone) if gone else set()
+    there = [row for row in rows if row["id"] not in cleared]
     return _Holders(
-        {Address(row["hostname"], row["path"]): row["id"] for row in rows},
-        {(row["organization_id"], row["external_id"]): row["id"] for row in rows},
+        {Address(row["hostname"], row["path"]): row["id"] for row in there},
+        {(row["organization_id"], row["external_id"]): row["id"] for row in there},
     )
+
+
+async def _clear(connection: Connection, link_ids: Sequence[int]) -> set[int]:
+    """Clear those of these links that nobody else is at just now."""
+    rows = await connection.fetch(
+        f"""
+        /* links.clear */
+        delete from links
+         where id in (select id from links where id = any($1) and not {IS_THERE} for update skip locked)
+        returning id""",  # noqa: S608
+        link_ids,
+    )
+    return {row["id"] for row in rows}
 
 
 def _known_as(links: Iterable[Link]) -> list[tuple[int, str]]:
@@ -460,11 +483,7 @@ async def restore(connection: Connection, link: Link) -> Link:
 
 async def clear(connection: Connection) -> None:
     """Free the addresses of links that nobody may restore any more. Nothing is published there since the deletion."""
-    await connection.execute(
-        f"""
-        /* links.clear */
-        delete from links where deleted_at < now() - interval '{RESTORABLE_H} hours' and reported_at is null"""  # noqa: S608
-    )
+    await connection.execute(f"/* links.clear */ delete from links where not {IS_THERE}")  # noqa: S608
 
 
 async def lock(connection: Connection, addresses: Iterable[Address], known_as: Iterable[tuple[int, str]] = ()) -> None:
