@@ -18,6 +18,8 @@ from shared.windows import DAYS
 
 MAX_TITLE_LENGTH = 500
 MAX_RULES = 50
+NOT_LATER = "It must be later than startsAt."
+ID_OF_A_RULE = "A rule has the id of one of them."
 _MAX_METADATA = 16 * 1024
 _LONGEST_CACHE_S = 365 * 24 * 3600
 _NOT_IN_PATHS = {"?": "%3F", "#": "%23", "\\": "%5C"}
@@ -90,6 +92,21 @@ def _ids_once(parts: list[Any]) -> list[Any]:
 def _weights(variants: list["VariantFields"]) -> list["VariantFields"]:
     if variants and not any(variant.weight for variant in variants):
         raise ValueError("One of the weights must be more than 0.")
+    return variants
+
+
+def _later(expires_at: datetime, info: ValidationInfo) -> datetime:
+    # drafts.py says it, too, of what stays. Here it is told beside what is wrong with other fields.
+    starts_at = info.data.get("starts_at")
+    if starts_at and starts_at >= expires_at:
+        raise ValueError(NOT_LATER)
+    return expires_at
+
+
+def _of_no_rule(variants: list["VariantFields"], info: ValidationInfo) -> list["VariantFields"]:
+    ids = {rule.id for rule in info.data.get("rules", []) if rule.id is not None}
+    if any(variant.id in ids for variant in variants):
+        raise ValueError(ID_OF_A_RULE)
     return variants
 
 
@@ -189,7 +206,11 @@ class UtmFields(Fields):
 
 Rules = Annotated[list[RuleFields], Field(max_length=MAX_RULES), AfterValidator(_ids_once)]
 Variants = Annotated[
-    list[VariantFields], Field(max_length=MAX_RULES), AfterValidator(_ids_once), AfterValidator(_weights)
+    list[VariantFields],
+    Field(max_length=MAX_RULES),
+    AfterValidator(_ids_once),
+    AfterValidator(_weights),
+    AfterValidator(_of_no_rule),
 ]
 RedirectStatus = Annotated[int, is_whole, AfterValidator(_status), documented(enum=list(STATUSES))]
 QueryPolicy = Literal["none", "append", "override"]
@@ -210,7 +231,7 @@ class NewLink(Fields):
     archived: bool = False
     disabled: bool = False
     starts_at: Moment | None = None
-    expires_at: Moment | None = None
+    expires_at: Annotated[Moment, AfterValidator(_later)] | None = None
     click_limit: Count | None = None
     fallback_url: Destination | None = None
     password: Annotated[Plain, Field(min_length=1, max_length=200)] | None = None

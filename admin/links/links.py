@@ -274,7 +274,8 @@ async def _most_clicked(connection: Connection, organization_id: int, page: Aske
         page.filters,
     )
     part = f"offset ${len(values) + 1} limit ${len(values) + 2}"
-    rows = await connection.fetch(f"{select} order by total desc, public_id desc {part}", *values, begin, page.size)
+    clicked_most = f"{select} order by total desc, public_id desc {part}"
+    rows = await connection.fetch(clicked_most, *values, begin, page.size)
     if len(rows) == page.size:
         return rows
     name, _end, matching = select.partition("*/")
