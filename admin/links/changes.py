@@ -15,7 +15,7 @@ from admin.errors import AlreadyExists, ApiError, Detail, Invalid
 from admin.http.answers import instant
 from admin.identity import audit
 from admin.identity.principal import Principal
-from admin.links import checker, claims, drafts, links
+from admin.links import checker, claims, drafts, links, safety
 from admin.links.drafts import Draft
 from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link
@@ -135,7 +135,7 @@ async def put(
         if before is None:  # it is not another request that was faster
             raise made
     if before.deleted_at:
-        raise AlreadyExists("A deleted link has this externalId; restore it, or delete it with purge=true.")
+        raise AlreadyExists(f"A deleted link has this externalId; {links.way_out(bool(before.reported_at))}")
     return before, await change(connection, caller, before, change_of)
 
 
@@ -147,6 +147,19 @@ async def delete(connection: Connection, caller: Principal, doomed: Collection[L
         if some:
             await have_gone(connection, some)
             await audit.record_many(connection, caller, action, [(link.public_id, told(link)) for link in some])
+
+
+async def restore(connection: Connection, caller: Principal, link: Link) -> Link:
+    """Bring back a deleted link that was read with `lock`. Raises `DestinationBlocked`.
+
+    One that was reported may come back whatever is blocked, because it leads nowhere.
+    """
+    blocked = set() if link.reported_at else await safety.blocked(connection, {one for _, one in link.destinations})
+    if refusal := safety.refusal([], link.destinations, blocked):
+        raise refusal
+    restored = await links.restore(connection, link)
+    await audit.record(connection, caller, "link.restored", link.public_id, **told(link))
+    return restored
 
 
 def told(link: Link) -> dict[str, Any]:

@@ -46,6 +46,13 @@ def normal_link_path(text: str) -> str:
     return path
 
 
+def _hostname(text: str, info: ValidationInfo) -> str:
+    hostname, settings = normal_hostname(text), info.context
+    if isinstance(settings, AdminSettings) and hostname == settings.api_hostname != settings.default_hostname:
+        raise ValueError("This is the hostname of the API.")
+    return hostname
+
+
 def _destination(text: str, info: ValidationInfo) -> str:
     settings = info.context
     is_inside = isinstance(settings, AdminSettings) and settings.private_destinations
@@ -118,7 +125,7 @@ def _status(status: int) -> int:
 
 _MOMENT = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.*(Z|[+-][0-9]{2}:[0-9]{2})$"
 
-Hostname = Annotated[str, AfterValidator(normal_hostname), documented(format="idn-hostname")]
+Hostname = Annotated[str, AfterValidator(_hostname), documented(format="idn-hostname")]
 Path = Annotated[str, AfterValidator(normal_link_path), documented(format="link-path")]
 Destination = Annotated[str, AfterValidator(_destination), documented(format="uri", pattern="^[Hh][Tt][Tt][Pp]")]
 Title = Annotated[Plain, Field(max_length=MAX_TITLE_LENGTH)]

@@ -385,7 +385,9 @@ async def why_taken(connection: Connection, wanted: Sequence[Link]) -> list[str]
     rows = await connection.fetch(
         """
         /* links.why_taken */
-        select hostname, path, organization_id, deleted_at is not null as is_deleted from links
+        select hostname, path, organization_id, deleted_at is not null as is_deleted,
+               reported_at is not null as is_reported
+          from links
          where (hostname, path) in (select * from unnest($1::text[], $2::text[]))""",
         [link.hostname for link in wanted],
         [link.path for link in wanted],
@@ -398,8 +400,14 @@ def _why_taken(wanted: Link, there: asyncpg.Record | None) -> str:
     if there is None:
         return "There is a link with this externalId already."
     if there["is_deleted"] and there["organization_id"] == wanted.organization_id:
-        return f"A deleted link keeps this address for {RESTORABLE_H} hours; restore it, or delete it with purge=true."
+        how_long = "" if there["is_reported"] else f" for {RESTORABLE_H} hours"
+        return f"A deleted link keeps this address{how_long}; {way_out(there['is_reported'])}"
     return "There is a link at this hostname and path already."
+
+
+def way_out(is_reported: bool) -> str:
+    """What its owner can do about a deleted link that keeps what another one wants."""
+    return "it was reported, and can only be restored." if is_reported else "restore it, or delete it with purge=true."
 
 
 async def update(connection: Connection, link: Link, wanted: Link) -> Link:
