@@ -204,7 +204,7 @@ async def delete_link(request: Request, caller: LinkWriter, link_id: str) -> Ans
     responses=documented(errors.NotFound, errors.DestinationBlocked, *errors.OF_EVERY_POST),
 )
 async def restore_link(request: Request, caller: LinkWriter, once: Once, link_id: str) -> LinkAnswer:
-    """Within 24 hours of its deletion; if it was reported, at any time. It leads where it led, if that is not blocked."""
+    """Within 24 hours of its deletion (reported: at any time), unless what it leads to is blocked since."""
     async with database.connection(request.app.state.pool) as connection:
         async with connection.transaction():
             link = await links.get(connection, caller.organization_id, link_id, lock=True, is_deleted=True)
