@@ -15,7 +15,7 @@ from admin.errors import AlreadyExists, ApiError, Detail, Invalid
 from admin.http.answers import instant
 from admin.identity import audit
 from admin.identity.principal import Principal
-from admin.links import checker, claims, drafts, links, safety
+from admin.links import checker, claims, drafts, links, safety, taken
 from admin.links.drafts import Draft
 from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link
@@ -38,8 +38,8 @@ async def make(connection: Connection, settled: Sequence[tuple[Link, ApiError | 
     """The same of links that are settled. Nobody is told."""
     made = iter(await links.create_many(connection, [link for link, refusal in settled if refusal is None]))
     done = [refusal or next(made) or link for link, refusal in settled]
-    taken = [link for link in done if isinstance(link, Link) and not link.id]
-    reasons = iter(await links.why_taken(connection, taken) if taken else [])
+    refused = [link for link in done if isinstance(link, Link) and not link.id]
+    reasons = iter(await taken.why(connection, refused) if refused else [])
     return [AlreadyExists(next(reasons)) if isinstance(one, Link) and not one.id else one for one in done]
 
 
@@ -135,7 +135,7 @@ async def put(
         if before is None:  # it is not another request that was faster
             raise made
     if before.deleted_at:
-        raise AlreadyExists(f"A deleted link has this externalId; {links.way_out(bool(before.reported_at))}")
+        raise AlreadyExists(f"A deleted link has this externalId; {taken.way_out(bool(before.reported_at))}")
     return before, await change(connection, caller, before, change_of)
 
 

@@ -14,9 +14,10 @@ from admin.database import Connection
 from admin.errors import ApiError, Detail, Invalid
 from admin.links import domains, loops, policies, safety
 from admin.links.fields import ID_OF_A_RULE, NOT_LATER, LinkChange, NewLink
-from admin.links.links import Link, random_path
+from admin.links.links import Link
 from admin.links.loops import Ways
 from admin.links.policies import Policy
+from admin.links.taken import random_path
 from admin.turns import Turns
 from shared.links import is_reserved
 
