@@ -34,7 +34,7 @@ import redis as redis_py
 
 from admin import embedded
 from admin.embedded import free_port
-from admin.links.links import PATH_ALPHABET, PATH_LENGTH
+from admin.links.taken import PATH_ALPHABET, PATH_LENGTH
 from benchmarks.servers import children_of, running
 from shared.entries import Entry
 from shared.links import MARKER_KEY, Address, Marker, Published

@@ -18,6 +18,7 @@ from admin.http.idempotency import Once
 from admin.http.request_ids import request_id
 from admin.identity.principal import LinkWriter, Principal
 from admin.links import changes, domains, drafts, links
+from admin.links.drafts import Draft
 from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link
 from admin.links.resources import LinkResource, resource
@@ -92,8 +93,8 @@ async def create_links(
     wanted = [await _draft(caller, fields, settings, hostname) for fields in sent.links]
     async with _connection(request) as connection:
         async with connection.transaction():
-            made = iter(await changes.create(connection, caller, [link for link in wanted if isinstance(link, Link)]))
-            done = [next(made) if isinstance(link, Link) else link for link in wanted]
+            made = iter(await changes.create(connection, caller, [one for one in wanted if isinstance(one, Draft)]))
+            done = [next(made) if isinstance(one, Draft) else one for one in wanted]
             answer = _answer(request, done, 201)
             await once.keep(connection, answer, 200)
         new = [link for link in done if isinstance(link, Link)]
@@ -154,7 +155,7 @@ async def _connection(request: Request) -> AsyncIterator[Connection]:
 
 async def _draft(
     caller: Principal, fields: dict[str, Any], settings: AdminSettings, default_hostname: str
-) -> Link | ApiError:
+) -> Draft | ApiError:
     try:
         new = _without_password(validated(NewLink, fields, settings))
         return await drafts.draft(caller.organization_id, caller.owner_id, new, default_hostname=default_hostname)

@@ -11,11 +11,12 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from admin.database import Connection
-from admin.errors import AlreadyExists, ApiError
+from admin.errors import AlreadyExists, ApiError, Detail, Invalid
 from admin.http.answers import instant
 from admin.identity import audit
 from admin.identity.principal import Principal
-from admin.links import checker, claims, drafts, links
+from admin.links import checker, claims, drafts, links, safety, taken
+from admin.links.drafts import Draft
 from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link
 from shared.links import Address
@@ -23,10 +24,11 @@ from shared.links import Address
 _TOLD = [name for name in links.CHANGEABLE if name not in ("last_part", "password_hash")]
 
 
-async def create(connection: Connection, caller: Principal, wanted: Sequence[Link]) -> list[Link | ApiError]:
+async def create(connection: Connection, caller: Principal, wanted: Sequence[Draft]) -> list[Link | ApiError]:
     """The links that were made, and why others were not."""
-    done = await make(connection, await drafts.settled(connection, caller.organization_id, wanted))
-    await _give_back(connection, caller, wanted, done)
+    new, wrong = [draft.link for draft in wanted], [draft.wrong for draft in wanted]
+    done = await make(connection, await drafts.settled(connection, caller.organization_id, new, wrong))
+    await _give_back(connection, caller, new, done)
     created = [link for link in done if isinstance(link, Link)]
     await audit.record_many(connection, caller, "link.created", [(link.public_id, told(link)) for link in created])
     return done
@@ -36,8 +38,8 @@ async def make(connection: Connection, settled: Sequence[tuple[Link, ApiError | 
     """The same of links that are settled. Nobody is told."""
     made = iter(await links.create_many(connection, [link for link, refusal in settled if refusal is None]))
     done = [refusal or next(made) or link for link, refusal in settled]
-    taken = [link for link in done if isinstance(link, Link) and not link.id]
-    reasons = iter(await links.why_taken(connection, taken) if taken else [])
+    refused = [link for link in done if isinstance(link, Link) and not link.id]
+    reasons = iter(await taken.why(connection, refused) if refused else [])
     return [AlreadyExists(next(reasons)) if isinstance(one, Link) and not one.id else one for one in done]
 
 
@@ -53,12 +55,10 @@ async def change_many(
     connection: Connection, caller: Principal, asked: Sequence[tuple[Link, LinkChange]]
 ) -> list[Link | ApiError]:
     """Links, none of them twice, that were read with `lock` as they are after their changes; why others have none."""
-    drafted = [await _drafted(link, change) for link, change in asked]
-    pairs = [(link, wanted) for (link, _), wanted in zip(asked, drafted, strict=True) if isinstance(wanted, Link)]
-    altered = await alter_many(connection, pairs)
-    await _give_back(connection, caller, [wanted for _, wanted in pairs], altered)
-    after_all = iter(altered)
-    done = [next(after_all) if isinstance(wanted, Link) else wanted for wanted in drafted]
+    wanted = [await drafts.changed(link, change) for link, change in asked]
+    pairs = [(before, draft.link) for (before, _), draft in zip(asked, wanted, strict=True)]
+    done = await alter_many(connection, pairs, [draft.wrong for draft in wanted])
+    await _give_back(connection, caller, [link for _, link in pairs], done)
     told_of = [
         (after.public_id, told(after) | {"changes": _differences(before, after)})
         for (before, _), after in zip(asked, done, strict=True)
@@ -77,13 +77,6 @@ async def _give_back(
         await claims.give_back(connection, caller.organization_id, refused)
 
 
-async def _drafted(link: Link, change: LinkChange) -> Link | ApiError:
-    try:
-        return await drafts.changed(link, change)
-    except ApiError as error:
-        return error
-
-
 async def alter(connection: Connection, link: Link, wanted: Link) -> Link:
     """Make a link that was read with `lock` what is wanted (`drafts.changed`). Nobody is told. Raises as the others."""
     [altered] = await alter_many(connection, [(link, wanted)])
@@ -92,25 +85,31 @@ async def alter(connection: Connection, link: Link, wanted: Link) -> Link:
     return altered
 
 
-async def alter_many(connection: Connection, pairs: Sequence[tuple[Link, Link]]) -> list[Link | ApiError]:
-    """The same of links, none of them twice; and why others stay as they are."""
-    leading = [(link, wanted) for link, wanted in pairs if _leads(link) != _leads(wanted)]
-    settled: dict[int, tuple[Link, ApiError | None]] = {}
+async def alter_many(
+    connection: Connection, pairs: Sequence[tuple[Link, Link]], wrong: Sequence[list[Detail]] = ()
+) -> list[Link | ApiError]:
+    """The same of links, none of them twice; and why others stay as they are, beside what is known to be wrong."""
+    known = {link.id: found for (link, _), found in zip(pairs, wrong, strict=False)}
+    done: dict[int, Link | ApiError] = {key: Invalid(details=found) for key, found in known.items() if found}
+    wanted_of = {link.id: wanted for link, wanted in pairs}
+    leading = [link.id for link, wanted in pairs if _leads(link) != _leads(wanted)]
     if leading:
-        organization_id = leading[0][0].organization_id
-        found = await drafts.settled(connection, organization_id, [wanted for _, wanted in leading])
-        settled = {link.id: found for (link, _), found in zip(leading, found, strict=True)}
-    done: dict[int, Link | ApiError] = {}
+        found = await drafts.settled(
+            connection,
+            pairs[0][0].organization_id,
+            [wanted_of[key] for key in leading],
+            [known.get(key, []) for key in leading],
+        )
+        wanted_of |= {key: wanted for key, (wanted, _) in zip(leading, found, strict=True)}
+        done |= {key: refusal for key, (_, refusal) in zip(leading, found, strict=True) if refusal}
     accepted = []
-    for link, wanted in pairs:
-        wanted, refusal = settled.get(link.id, (wanted, None))
-        if refusal:
-            done[link.id] = refusal
-            continue
-        if wanted.destination != link.destination:
-            await checker.forget(connection, link.id)
-            wanted = wanted._replace(destination_status="unchecked", destination_checked_at=None)
-        accepted.append((link, wanted))
+    for link, _ in pairs:
+        wanted = wanted_of[link.id]
+        if link.id not in done:
+            if wanted.destination != link.destination:
+                await checker.forget(connection, link.id)
+                wanted = wanted._replace(destination_status="unchecked", destination_checked_at=None)
+            accepted.append((link, wanted))
     updated = await links.update_many(connection, accepted) if accepted else []
     done |= {link.id: after for (link, _), after in zip(accepted, updated, strict=True)}
     return [done[link.id] for link, _ in pairs]
@@ -136,7 +135,7 @@ async def put(
         if before is None:  # it is not another request that was faster
             raise made
     if before.deleted_at:
-        raise AlreadyExists("A deleted link has this externalId; restore it, or delete it with purge=true.")
+        raise AlreadyExists(f"A deleted link has this externalId; {taken.way_out(bool(before.reported_at))}")
     return before, await change(connection, caller, before, change_of)
 
 
@@ -148,6 +147,19 @@ async def delete(connection: Connection, caller: Principal, doomed: Collection[L
         if some:
             await have_gone(connection, some)
             await audit.record_many(connection, caller, action, [(link.public_id, told(link)) for link in some])
+
+
+async def restore(connection: Connection, caller: Principal, link: Link) -> Link:
+    """Bring back a deleted link that was read with `lock`. Raises `DestinationBlocked`.
+
+    One that was reported may come back whatever is blocked, because it leads nowhere.
+    """
+    blocked = set() if link.reported_at else await safety.blocked(connection, {one for _, one in link.destinations})
+    if refusal := safety.refusal([], link.destinations, blocked):
+        raise refusal
+    restored = await links.restore(connection, link)
+    await audit.record(connection, caller, "link.restored", link.public_id, **told(link))
+    return restored
 
 
 def told(link: Link) -> dict[str, Any]:

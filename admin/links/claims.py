@@ -15,7 +15,7 @@ from admin.database import Connection
 from admin.errors import AlreadyExists, Unavailable
 from admin.http import ids
 from admin.identity import audit, principal
-from admin.links import domains, links
+from admin.links import domains, links, taken
 from admin.links.domains import Domain
 from shared.links import Address
 
@@ -92,7 +92,7 @@ async def release(connection: Connection, domain: Domain) -> None:
     )
     assert row is not None
     if row["count"]:
-        kept = f"{row['deleted']} of them are deleted, but keep their addresses for {links.RESTORABLE_H} hours."
+        kept = f"{row['deleted']} of them are deleted, but keep their addresses for {taken.RESTORABLE_H} hours."
         raise AlreadyExists(f"{row['count']} links are on this domain; {kept} Delete them with purge=true first.")
     next_id = await connection.fetchval(
         """

@@ -18,6 +18,8 @@ from shared.windows import DAYS
 
 MAX_TITLE_LENGTH = 500
 MAX_RULES = 50
+NOT_LATER = "It must be later than startsAt."
+ID_OF_A_RULE = "A rule has the id of one of them."
 _MAX_METADATA = 16 * 1024
 _LONGEST_CACHE_S = 365 * 24 * 3600
 _NOT_IN_PATHS = {"?": "%3F", "#": "%23", "\\": "%5C"}
@@ -42,6 +44,13 @@ def normal_link_path(text: str) -> str:
     if is_reserved(path):
         raise ValueError("This path is reserved on every host.")
     return path
+
+
+def _hostname(text: str, info: ValidationInfo) -> str:
+    hostname, settings = normal_hostname(text), info.context
+    if isinstance(settings, AdminSettings) and hostname == settings.api_hostname != settings.default_hostname:
+        raise ValueError("This is the hostname of the API.")
+    return hostname
 
 
 def _destination(text: str, info: ValidationInfo) -> str:
@@ -93,6 +102,21 @@ def _weights(variants: list["VariantFields"]) -> list["VariantFields"]:
     return variants
 
 
+def _later(expires_at: datetime, info: ValidationInfo) -> datetime:
+    # drafts.py says it, too, of what stays. Here it is told beside what is wrong with other fields.
+    starts_at = info.data.get("starts_at")
+    if starts_at and starts_at >= expires_at:
+        raise ValueError(NOT_LATER)
+    return expires_at
+
+
+def _of_no_rule(variants: list["VariantFields"], info: ValidationInfo) -> list["VariantFields"]:
+    ids = {rule.id for rule in info.data.get("rules", []) if rule.id is not None}
+    if any(variant.id in ids for variant in variants):
+        raise ValueError(ID_OF_A_RULE)
+    return variants
+
+
 def _status(status: int) -> int:
     if status not in STATUSES:
         raise ValueError(f"It must be one of: {', '.join(map(str, STATUSES))}.")
@@ -101,7 +125,7 @@ def _status(status: int) -> int:
 
 _MOMENT = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.*(Z|[+-][0-9]{2}:[0-9]{2})$"
 
-Hostname = Annotated[str, AfterValidator(normal_hostname), documented(format="idn-hostname")]
+Hostname = Annotated[str, AfterValidator(_hostname), documented(format="idn-hostname")]
 Path = Annotated[str, AfterValidator(normal_link_path), documented(format="link-path")]
 Destination = Annotated[str, AfterValidator(_destination), documented(format="uri", pattern="^[Hh][Tt][Tt][Pp]")]
 Title = Annotated[Plain, Field(max_length=MAX_TITLE_LENGTH)]
@@ -189,7 +213,11 @@ class UtmFields(Fields):
 
 Rules = Annotated[list[RuleFields], Field(max_length=MAX_RULES), AfterValidator(_ids_once)]
 Variants = Annotated[
-    list[VariantFields], Field(max_length=MAX_RULES), AfterValidator(_ids_once), AfterValidator(_weights)
+    list[VariantFields],
+    Field(max_length=MAX_RULES),
+    AfterValidator(_ids_once),
+    AfterValidator(_weights),
+    AfterValidator(_of_no_rule),
 ]
 RedirectStatus = Annotated[int, is_whole, AfterValidator(_status), documented(enum=list(STATUSES))]
 QueryPolicy = Literal["none", "append", "override"]
@@ -210,7 +238,7 @@ class NewLink(Fields):
     archived: bool = False
     disabled: bool = False
     starts_at: Moment | None = None
-    expires_at: Moment | None = None
+    expires_at: Annotated[Moment, AfterValidator(_later)] | None = None
     click_limit: Count | None = None
     fallback_url: Destination | None = None
     password: Annotated[Plain, Field(min_length=1, max_length=200)] | None = None

@@ -1,4 +1,4 @@
-"""What lists of links can be filtered by, and the ways in which a client may write a filter."""
+"""What lists of links can be filtered and sorted by, and the ways in which a client may write a filter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import orjson
 
 from admin.errors import Detail
 from admin.http.fields import plain
-from admin.http.lists import Filter, Values, one_of
+from admin.http.lists import Filter, Values, one_of, since, until
 from admin.links.destinations import normal_destination
 from admin.links.fields import normal_link_path
 from shared.entries import HostEntry
@@ -83,6 +83,20 @@ FILTERS = {
     ),
 }
 """What lists can be filtered by. Values are brought to their normal form, as they are stored."""
+
+
+LIST_FILTERS = {**FILTERS, "startDate": since("created_at"), "endDate": until("created_at")}
+"""The same with a span, which is always written bare."""
+
+SORTS = {
+    "createdAt": "created_at",
+    "updatedAt": "updated_at",
+    "title": "coalesce(title, '')",  # nulls would be above all others
+    "hostname": "hostname",
+    "path": "path",
+    "clicks": "coalesce((select total from link_counts where link_id = links.id), 0)",
+}
+"""What they can be sorted by."""
 
 
 def flat(pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[Detail]]:

@@ -185,9 +185,10 @@ async def _drafts(
     for one in wanted:
         hostname = one.new.hostname if one.new.hostname in ours else target
         try:
-            link = await drafts.draft(
+            draft = await drafts.draft(
                 caller.organization_id, caller.owner_id, _without_ids(one.new), default_hostname=target
             )
+            link = draft.accepted()
         except Invalid as error:
             done.refuse(one.line, error)
         else:
@@ -297,7 +298,7 @@ async def _met(connection: Connection, plan: Plan, draft: _Draft, link: Link) ->
         raise AlreadyExists(_DELETED)
     is_update = plan.on_conflict == "update"
     try:
-        wanted = await drafts.changed(link, _change(draft, link))
+        wanted = (await drafts.changed(link, _change(draft, link))).accepted()
     except Invalid:
         if is_update:
             raise

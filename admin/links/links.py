@@ -6,8 +6,6 @@ id holds a lock on that, too; so what nobody has when the locks are there is fre
 """
 
 import json
-import secrets
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -18,16 +16,10 @@ import orjson
 from admin.database import Connection
 from admin.errors import AlreadyExists, NotFound
 from admin.http import ids
-from admin.http.lists import Asked, Found, Listing, since, until
-from admin.links.filters import FILTERS
+from admin.http.lists import Asked, Found, Listing
+from admin.links import taken
+from admin.links.filters import LIST_FILTERS, SORTS
 from shared.links import Address
-
-PATH_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
-"""Letters and digits without those that look alike (0 O, 1 l I)."""
-
-PATH_LENGTH = 7
-RESTORABLE_H = 24
-"""How long a deleted link keeps its address, and can be restored."""
 
 _RANDOM_TRIES = 8
 
@@ -135,22 +127,13 @@ CHANGEABLE = {
 """What a change may change, with the types of Postgres."""
 
 _UPDATED = {"id": "bigint", **CHANGEABLE}
-_CREATED = CHANGEABLE | {
-    "public_id": "text",
-    "organization_id": "bigint",
-    "owner_id": "text",
-}
+_CREATED = CHANGEABLE | {"public_id": "text", "organization_id": "bigint", "owner_id": "text"}
 _JSON = [name for name, kind in CHANGEABLE.items() if kind == "jsonb"]
 COLUMNS = ", ".join(
     [
         "id",
         *_CREATED,
-        "version",
-        "created_at",
-        "updated_at",
-        "reported_at",
-        "deleted_at",
-        "was_limited",
+        "version, created_at, updated_at, reported_at, deleted_at, was_limited",
         "coalesce((select total from link_counts where link_id = links.id), 0) as clicks",
         "coalesce((select uses from link_counts where link_id = links.id), 0) as uses",
         "coalesce((select status from destination_checks where link_id = links.id), 'unchecked') as destination_status",
@@ -160,22 +143,8 @@ COLUMNS = ", ".join(
 """What `of_row` reads."""
 
 LISTING = Listing(
-    prefix="",
-    sorts={
-        "createdAt": "created_at",
-        "updatedAt": "updated_at",
-        "title": "coalesce(title, '')",  # nulls would be above all others
-        "hostname": "hostname",
-        "path": "path",
-        "clicks": "coalesce((select total from link_counts where link_id = links.id), 0)",
-    },
-    filters={
-        **FILTERS,
-        "startDate": since("created_at"),
-        "endDate": until("created_at"),
-    },
-    limit_is_per_page=True,  # as the Linkkit document has it
-)
+    prefix="", sorts=SORTS, filters=LIST_FILTERS, limit_is_per_page=True
+)  # as the Linkkit document has it
 
 
 def of_row(row: asyncpg.Record) -> Link:
@@ -200,10 +169,9 @@ async def get(
     """
     row = await connection.fetchrow(
         f"""
-        /* links.get */
-        select {COLUMNS} from links
+        /* links.get */ select {COLUMNS} from links
          where organization_id = $1 and public_id = $2
-           and ($3::boolean is null or (deleted_at is not null) = $3)"""  # noqa: S608
+           and ($3::boolean is null or (deleted_at is not null) = $3) and {taken.IS_THERE}"""  # noqa: S608
         + (" for update" if lock else ""),
         organization_id,
         ids.read("", public_id),
@@ -223,10 +191,9 @@ async def get_many(
     """
     rows = await connection.fetch(
         f"""
-        /* links.get_many */
-        select {COLUMNS} from links
+        /* links.get_many */ select {COLUMNS} from links
          where organization_id = $1 and public_id = any($2)
-           and ($3::boolean is null or (deleted_at is not null) = $3)
+           and ($3::boolean is null or (deleted_at is not null) = $3) and {taken.IS_THERE}
          order by id for update""",  # noqa: S608
         organization_id,
         public_ids,
@@ -239,8 +206,8 @@ async def by_external_id(connection: Connection, organization_id: int, external_
     """The link that the organization knows by this id, locked against other changes, also while it is deleted."""
     row = await connection.fetchrow(
         f"""
-        /* links.by_external_id */
-        select {COLUMNS} from links where organization_id = $1 and external_id = $2 for update""",  # noqa: S608
+        /* links.by_external_id */ select {COLUMNS} from links
+         where organization_id = $1 and external_id = $2 and {taken.IS_THERE} for update""",  # noqa: S608
         organization_id,
         external_id,
     )
@@ -269,10 +236,12 @@ async def _most_clicked(connection: Connection, organization_id: int, page: Aske
         page.filters,
     )
     part = f"offset ${len(values) + 1} limit ${len(values) + 2}"
-    rows = await connection.fetch(f"{select} order by total desc, public_id desc {part}", *values, begin, page.size)
+    clicked_most = f"{select} order by total desc, public_id desc {part}"
+    rows = await connection.fetch(clicked_most, *values, begin, page.size)
     if len(rows) == page.size:
         return rows
-    counted = f"/* links.most_clicked */ select count(*) from ({select}) as clicked"  # noqa: S608
+    name, _end, matching = select.partition("*/")
+    counted = f"{name}*/ select count(*) from ({matching}) as clicked"  # noqa: S608
     clicked = begin + len(rows) if rows else await connection.fetchval(counted, *values)
     select, values = LISTING.narrowed(
         f"""/* links.most_clicked */ select {COLUMNS} from links
@@ -294,8 +263,8 @@ async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link 
     named = [link._replace(public_id=ids.new_id()) for link in new]
     waiting = named
     for _ in range(_RANDOM_TRIES):
-        tried = {link.public_id: link if link.path else link._replace(path=random_path()) for link in waiting}
-        await lock(connection, [link.address for link in tried.values()], _known_as(waiting))
+        tried = {link.public_id: link if link.path else link._replace(path=taken.random_path()) for link in waiting}
+        await lock(connection, [link.address for link in tried.values()], taken.known_as(waiting))
         rows = await connection.fetch(
             f"""
             /* links.create_many */
@@ -310,72 +279,12 @@ async def create_many(connection: Connection, new: Sequence[Link]) -> list[Link 
         made |= {row["public_id"]: tried[row["public_id"]]._replace(**row) for row in rows}
         waiting = [link for link in waiting if link.public_id not in made]
         if waiting:
-            holders = await _holders(connection, waiting)
+            holders = await taken.holders(connection, waiting)
             waiting = [link for link in waiting if not holders.of(link)]
         if not waiting:
             break
     await mark(connection, [link.address for link in made.values()])
     return [made.get(link.public_id) for link in named]
-
-
-class _Holders(NamedTuple):
-    """The ids of links that have addresses and external ids which others want."""
-
-    of_addresses: dict[Address, int]
-    of_external_ids: dict[tuple[int, str], int]
-
-    def of(self, wanted: Link) -> set[int]:
-        """Those that have what this one wants, apart from itself. A random path is nobody's."""
-        at_address = self.of_addresses.get(wanted.address)
-        known_as = self.of_external_ids.get(wanted.known_as) if wanted.known_as else None
-        return {at_address, known_as} - {None, wanted.id}  # type: ignore[return-value]
-
-
-async def _holders(connection: Connection, wanted: Sequence[Link]) -> _Holders:
-    known_as = _known_as(wanted)
-    rows = await connection.fetch(
-        """
-        /* links.holders */
-        select id, hostname, path, organization_id, external_id from links
-         where (hostname, path) in (select * from unnest($1::text[], $2::text[]))
-        union all
-        select id, hostname, path, organization_id, external_id from links
-         where (organization_id, external_id) in (select * from unnest($3::bigint[], $4::text[]))""",
-        [link.hostname for link in wanted],
-        [link.path for link in wanted],
-        [organization_id for organization_id, _ in known_as],
-        [external_id for _, external_id in known_as],
-    )
-    return _Holders(
-        {Address(row["hostname"], row["path"]): row["id"] for row in rows},
-        {(row["organization_id"], row["external_id"]): row["id"] for row in rows},
-    )
-
-
-def _known_as(links: Iterable[Link]) -> list[tuple[int, str]]:
-    return [link.known_as for link in links if link.known_as]
-
-
-async def why_taken(connection: Connection, wanted: Sequence[Link]) -> list[str]:
-    """Why there can't be links like these, for whoever wants them."""
-    rows = await connection.fetch(
-        """
-        /* links.why_taken */
-        select hostname, path, organization_id, deleted_at is not null as is_deleted from links
-         where (hostname, path) in (select * from unnest($1::text[], $2::text[]))""",
-        [link.hostname for link in wanted],
-        [link.path for link in wanted],
-    )
-    there = {Address(row["hostname"], row["path"]): row for row in rows}
-    return [_why_taken(link, there.get(link.address)) for link in wanted]
-
-
-def _why_taken(wanted: Link, there: asyncpg.Record | None) -> str:
-    if there is None:
-        return "There is a link with this externalId already."
-    if there["is_deleted"] and there["organization_id"] == wanted.organization_id:
-        return f"A deleted link keeps this address for {RESTORABLE_H} hours; restore it, or delete it with purge=true."
-    return "There is a link at this hostname and path already."
 
 
 async def update(connection: Connection, link: Link, wanted: Link) -> Link:
@@ -391,24 +300,18 @@ async def update_many(connection: Connection, pairs: Sequence[tuple[Link, Link]]
     moved = [
         wanted for link, wanted in pairs if (link.address, link.external_id) != (wanted.address, wanted.external_id)
     ]
-    await lock(connection, [one.address for pair in pairs for one in pair], _known_as(moved))
-    holders = await _holders(connection, moved) if moved else _Holders({}, {})
-    if _is_entangled(moved, holders, {link.id for link, _ in pairs}):
+    await lock(connection, [one.address for pair in pairs for one in pair], taken.known_as(moved))
+    holders = await taken.holders(connection, moved)
+    if holders.entangle(moved, {link.id for link, _ in pairs}):
         return [one for pair in pairs for one in await update_many(connection, [pair])]
     refused = [wanted for wanted in moved if holders.of(wanted)]
-    reasons = await why_taken(connection, refused) if refused else []
+    reasons = await taken.why(connection, refused) if refused else []
     done: dict[int, Link | AlreadyExists] = {
         link.id: AlreadyExists(why) for link, why in zip(refused, reasons, strict=True)
     }
     done |= await _updated(connection, [wanted for _, wanted in pairs if wanted.id not in done])
     await mark(connection, [one.address for pair in pairs if isinstance(done[pair[0].id], Link) for one in pair])
     return [done[link.id] for link, _ in pairs]
-
-
-def _is_entangled(moved: Sequence[Link], holders: _Holders, changing: set[int]) -> bool:
-    """Whether one wants what another one has that changes, too, or wants: then it matters which is first."""
-    wanted = Counter[object]([*(link.address for link in moved), *_known_as(moved)])
-    return any(holders.of(link) & changing for link in moved) or max(wanted.values(), default=0) > 1
 
 
 async def _updated(connection: Connection, wanted: Sequence[Link]) -> dict[int, Link]:
@@ -460,11 +363,7 @@ async def restore(connection: Connection, link: Link) -> Link:
 
 async def clear(connection: Connection) -> None:
     """Free the addresses of links that nobody may restore any more. Nothing is published there since the deletion."""
-    await connection.execute(
-        f"""
-        /* links.clear */
-        delete from links where deleted_at < now() - interval '{RESTORABLE_H} hours' and reported_at is null"""  # noqa: S608
-    )
+    await connection.execute(f"/* links.clear */ delete from links where not {taken.IS_THERE}")  # noqa: S608
 
 
 async def lock(connection: Connection, addresses: Iterable[Address], known_as: Iterable[tuple[int, str]] = ()) -> None:
@@ -498,8 +397,3 @@ def _records(links: Sequence[Link], types: dict[str, str]) -> str:
     """The rows for `jsonb_to_recordset`: one argument, however many and of whatever types."""
     rows = [{name: getattr(link, name) for name in types} for link in links]
     return json.dumps(rows, default=datetime.isoformat)  # unlike orjson it writes what Postgres makes of 1e20
-
-
-def random_path() -> str:
-    """For a link whose path nobody chose."""
-    return "/" + "".join(secrets.choice(PATH_ALPHABET) for _ in range(PATH_LENGTH))

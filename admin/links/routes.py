@@ -201,16 +201,14 @@ async def delete_link(request: Request, caller: LinkWriter, link_id: str) -> Ans
 @router.post(
     "/links/{link_id}/restore",
     summary="Restore a deleted link",
-    responses=documented(errors.NotFound, *errors.OF_EVERY_POST),
+    responses=documented(errors.NotFound, errors.DestinationBlocked, *errors.OF_EVERY_POST),
 )
 async def restore_link(request: Request, caller: LinkWriter, once: Once, link_id: str) -> LinkAnswer:
-    """Within 24 hours of its deletion. It leads where it led."""
+    """Within 24 hours of its deletion (reported: at any time), unless what it leads to is blocked since."""
     async with database.connection(request.app.state.pool) as connection:
         async with connection.transaction():
             link = await links.get(connection, caller.organization_id, link_id, lock=True, is_deleted=True)
-            restored = await links.restore(connection, link)
-            await audit.record(connection, caller, "link.restored", link.public_id, **changes.told(link))
-            made = link_answer(request, restored)
+            made = link_answer(request, await changes.restore(connection, caller, link))
             await once.keep(connection, made)
         await request.app.state.publisher.now(connection, [link.address])
     return made

@@ -8,7 +8,7 @@ import pytest
 from admin.database import Connection
 from admin.errors import AlreadyExists, Invalid
 from admin.identity import principal
-from admin.links import bulk_routes, changes, links
+from admin.links import bulk_routes, changes, links, taken
 from admin.links.fields import LinkChange
 from shared.links import Address, Published
 from shared.redis import Redis
@@ -156,9 +156,9 @@ async def test_taken_external_ids_are_not_tried_again(api: Api, monkeypatch: pyt
         return drawn[-1]
 
     await made(api.one.api, path="/taken", externalId="x")
-    monkeypatch.setattr(links, "random_path", drawing)
-    taken = await api.one.api.post("/v1/links", json=NEW | {"externalId": "x"})
-    assert error_of(taken) == (409, "RESOURCE_ALREADY_EXISTS")
+    monkeypatch.setattr(taken, "random_path", drawing)
+    refused = await api.one.api.post("/v1/links", json=NEW | {"externalId": "x"})
+    assert error_of(refused) == (409, "RESOURCE_ALREADY_EXISTS")
     assert drawn == ["/taken"]
     assert (await made(api.one.api))["path"] == "/free"
 

@@ -65,6 +65,9 @@ TAKEN_AWAY: dict[str, Any] = {
 }
 
 
+PART = {"destination": "https://a.example/"}
+
+
 def without_ids(fields: dict[str, Any]) -> dict[str, Any]:
     """As a client sends them first."""
     parts = {
@@ -217,10 +220,23 @@ async def test_a_lasting_redirect_comes_with_a_warning(api: Api, status: int) ->
         ({"metadata": []}, ["metadata"]),
         ({"hasPassword": True}, ["hasPassword"]),
         ({"destination": "nowhere", "tags": [""], "robots": "all"}, ["destination", "robots", "tags.0"]),
+        (
+            {"title": "", "robots": "all", "startsAt": "2026-03-01T08:00:00Z", "expiresAt": "2026-03-01T07:00:00Z"},
+            ["expiresAt", "robots"],
+        ),
+        (
+            {"rules": [PART | {"when": {"os": "ios"}, "id": 1}], "variants": [PART | {"id": 1}], "robots": "all"},
+            ["robots", "variants"],
+        ),
+        (
+            {"hostname": "other.example", "fallbackUrl": "http://other.example/a", "variants": [PART | {"id": 1}]},
+            ["hostname", "variants.0.id"],
+        ),
     ],
     ids=str,
 )
 async def test_what_a_field_can_not_be_is_told_by_its_name(api: Api, fields: dict[str, Any], wrong: list[str]) -> None:
+    await made(api.other.api, hostname="other.example")
     answer = await api.one.api.post("/v1/links", json={"destination": "https://a.example/", **fields})
     assert answer.status_code == 400
     assert sorted(detail["field"] for detail in answer.json()["error"]["details"]) == wrong
@@ -228,12 +244,23 @@ async def test_what_a_field_can_not_be_is_told_by_its_name(api: Api, fields: dic
 
 async def test_a_change_must_agree_with_what_stays(api: Api) -> None:
     link = await made(api.one.api, startsAt="2026-03-01T08:00:00Z", rules=without_ids(EVERYTHING)["rules"])
-    for change in (
+    for refused in (
         {"expiresAt": "2026-02-01T08:00:00Z"},
         {"variants": [{"destination": "https://a.example/", "id": 1}]},
     ):
-        answer = await api.one.api.patch(f"/v1/links/{link['id']}", json=change)
-        assert answer.status_code == 400, change
+        answer = await api.one.api.patch(f"/v1/links/{link['id']}", json=refused)
+        assert answer.status_code == 400, refused
+    await made(api.one.api, hostname="one.example")
+    change: dict[str, Any] = {
+        "variants": [{"destination": "https://a.example/", "id": 9}],
+        "expiresAt": "2026-02-01T08:00:00Z",
+        "hostname": "other.example",
+        "fallbackUrl": "http://one.example/a",
+    }
+    await made(api.other.api, hostname="other.example")
+    answer = await api.one.api.patch(f"/v1/links/{link['id']}", json=change)
+    wrong = [detail["field"] for detail in answer.json()["error"]["details"]]
+    assert sorted(wrong) == ["expiresAt", "fallbackUrl", "hostname", "variants.0.id"]
     assert (await api.one.api.get(f"/v1/links/{link['id']}")).json()["data"] == link
 
 

@@ -235,17 +235,38 @@ async def test_a_purged_link_frees_its_address_at_once(api: Api, redis: Redis, i
     assert await leads(redis, new)
 
 
-async def test_after_a_day_the_address_is_free(api: Api, connection: Connection) -> None:
-    kept, gone = await made(api.one.api, path="/kept"), await made(api.one.api, path="/gone")
-    for link, hours in ((kept, 23), (gone, 25)):
-        await api.one.api.delete(f"/v1/links/{link['id']}")
-        await connection.execute(
-            "update links set deleted_at = now() - make_interval(hours => $2) where public_id = $1", link["id"], hours
-        )
-    await links.clear(connection)
-    assert (await api.one.api.post(f"/v1/links/{gone['id']}/restore")).status_code == 404
+async def deleted_since(api: Api, connection: Connection, link: dict[str, Any], *, hours: int) -> None:
+    """Delete a link as if it had been so long ago."""
+    await api.one.api.delete(f"/v1/links/{link['id']}")
+    await connection.execute(
+        "update links set deleted_at = now() - make_interval(hours => $2) where public_id = $1", link["id"], hours
+    )
+
+
+@pytest.mark.parametrize("is_cleared", [True, False])
+async def test_after_a_day_the_address_is_free(api: Api, connection: Connection, is_cleared: bool) -> None:
+    """Whether it has been cleared yet, or not."""
+    kept, gone = await made(api.one.api, path="/kept"), await made(api.one.api, path="/gone", externalId="x")
+    await deleted_since(api, connection, kept, hours=23)
+    await deleted_since(api, connection, gone, hours=25)
+    if is_cleared:
+        await links.clear(connection)
+    url = f"/v1/links/{gone['id']}"
+    for method, asked in (("POST", f"{url}/restore"), ("GET", f"{url}/history"), ("DELETE", f"{url}?purge=true")):
+        assert (await api.one.api.request(method, asked)).status_code == 404
+    doomed = await api.one.api.request("DELETE", "/v1/links/bulk", json={"ids": [gone["id"]], "purge": True})
+    assert doomed.json()["data"][0]["status"] == 404
     assert (await api.one.api.post(f"/v1/links/{kept['id']}/restore")).status_code == 200
-    await made(api.one.api, path="/gone")
+    await made(api.other.api, path="/gone")
+    put = await api.one.api.put("/v1/links", json={"externalId": "x", "destination": "https://a.example/"})
+    assert put.status_code == 201, put.text
+
+
+async def test_after_a_day_a_link_may_move_to_the_address(api: Api, connection: Connection) -> None:
+    gone, link = await made(api.one.api, path="/gone", externalId="x"), await made(api.one.api)
+    await deleted_since(api, connection, gone, hours=25)
+    moved = await api.one.api.patch(f"/v1/links/{link['id']}", json={"path": "/gone", "externalId": "x"})
+    assert moved.status_code == 200, moved.text
 
 
 # History.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from admin.links.links import PATH_ALPHABET
+from admin.links.taken import PATH_ALPHABET
 from shared.links import Address, Published
 from shared.redis import Redis
 from tests.admin.conftest import Api, made

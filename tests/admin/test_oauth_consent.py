@@ -224,6 +224,7 @@ async def test_people_who_must_wait_see_a_page(
     often = [await app.api.nobody.get(authorization(app)) for _ in range(2)][1]
     async with connection.transaction():
         await connection.execute("lock table oauth_clients in access exclusive mode")
+        monkeypatch.setattr("admin.database.REQUEST_S", 0.5)
         away = await sent(app, form, "deny")
     for answer, status in ((large, 413), (often, 429), (away, 503)):
         assert answer.status_code == status

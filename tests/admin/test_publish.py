@@ -268,11 +268,12 @@ async def all_held(redis: Redis, paths: Sequence[str], hostname: str = "localhos
 
 
 async def test_a_rebuild_brings_everything_and_takes_away_the_rest(
-    connection: Connection, redis: Redis, organization_id: int
+    connection: Connection, redis: Redis, organization_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(publish, "_PAGE", 2)
     for number in range(3):
         await new_link(connection, organization_id, f"/{number}")
-    await publish.step(connection, redis)
+    await connection.execute("delete from unpublished")
     await redis.flushall()
     await redis.set("link:localhost/stray", Published(1, Entry(99, 1, "https://stray.example/")).to_bytes())
     await rebuilt(connection, redis)

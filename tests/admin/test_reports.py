@@ -82,6 +82,7 @@ async def test_the_address_of_a_reported_link_stays_its_own(
         await links.clear(connection)
         taken = await api.one.api.post("/v1/links", json={"destination": "https://example.com/", "path": "/a"})
         assert taken.status_code == 409
+        assert "keeps this address; it was reported, and can only be restored" in taken.text
         assert (await api.one.api.post(f"{url}/restore")).json()["data"]["reportedAt"]
         assert await state(redis, "localhost", "/a") == "reported"
     other = await made(api.one.api, path="/b")

@@ -12,7 +12,7 @@ from admin.database import Connection, Pool
 from admin.links import safety
 from admin.links.destinations import BadDestination, normal_destination
 from admin.links.safety import BadPattern, Pattern, lookalikes
-from tests.admin.conftest import Api, client_of, made, running, settings_of
+from tests.admin.conftest import Api, client_of, key_of, made, running, settings_of
 from tests.conftest import Servers
 from tests.shared.waiting import until
 
@@ -107,6 +107,31 @@ async def block(connection: Connection, *patterns: str) -> None:
     for pattern in patterns:
         async with connection.transaction():
             await safety.block(connection, Pattern.of(pattern), "")
+
+
+async def test_no_link_comes_back_that_leads_to_what_is_blocked(api: Api, connection: Connection) -> None:
+    link = await made(api.one.api, destination="https://fine.example/", fallbackUrl=EVIL)
+    await api.one.api.delete(f"/v1/links/{link['id']}")
+    await block(connection, "evil.example")
+    refused = (await api.one.api.post(f"/v1/links/{link['id']}/restore")).json()["error"]
+    assert (refused["code"], refused["details"][0]["field"]) == ("DESTINATION_BLOCKED", "fallbackUrl")
+    await connection.execute("update links set reported_at = now()")  # so it leads nowhere
+    assert (await api.one.api.post(f"/v1/links/{link['id']}/restore")).status_code == 200
+
+
+async def test_no_link_is_made_on_the_host_of_the_api(
+    servers: Servers, database_url: str, api: Api, connection: Connection
+) -> None:
+    link = await made(api.one.api)
+    more = {"LINKWIRE_API_URL": "https://api.example.com"}
+    async with running(settings_of(servers, database_url, **more)) as app:
+        client = client_of(app, await key_of(connection, api.one.organization))
+        there = {"destination": "https://fine.example/", "hostname": "API.example.com:443"}
+        many = (await client.post("/v1/links/bulk", json={"links": [there]})).json()["data"][0]
+        moved = (await client.patch(f"/v1/links/{link['id']}", json={"hostname": "api.example.com"})).json()
+        for answer in ((await client.post("/v1/links", json=there)).json(), many, moved):
+            assert answer["error"]["details"] == [{"field": "hostname", "message": "This is the hostname of the API."}]
+    await made(api.one.api, hostname="localhost")  # where it is the default domain, too
 
 
 async def test_no_link_is_made_or_changed_that_leads_to_what_is_blocked(api: Api, connection: Connection) -> None:
