@@ -93,8 +93,9 @@ class Recount:
         self._run = run_id(await redis.info("server"))
         # Whoever comes second takes the token that is there.
         token = secrets.token_bytes(8)
-        held = await redis.set(_token_key(self._run), token, nx=True, get=True)
-        self._token = held if isinstance(held, bytes) else token
+        is_first = await redis.set(_token_key(self._run), token, nx=True)
+        held = None if is_first else await redis.get(_token_key(self._run))
+        self._token = held if isinstance(held, bytes) else token  # of a round that has just ended: then this one fails
         self._links = frozenset(int(link_id) for link_id in uncounted)
         self._begun_at, self._before, self._wanted = time.monotonic(), None, {}
 
