@@ -17,7 +17,7 @@ from admin.links import import_jobs, imports, links, publish
 from admin.links.checker import Checker, enrol
 from admin.links.importing import Importer
 from admin.settings import AdminSettings
-from admin.stats import ingest, sources, visitors
+from admin.stats import ingest, reclassify, sources, visitors
 from admin.stats.recount import Recount
 from shared.redis import LOST, Redis, RedisError, open_redis
 from shared.settings import SettingsError
@@ -118,7 +118,8 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
             if time.monotonic() >= tend_at:
                 await lane.tend(connection, datetime.now(UTC))
                 tend_at = time.monotonic() + _TEND_EVERY_S
-            await ingest.step(connection, redis, lane, wait_ms=1000)
+            is_busy = await reclassify.step(connection)
+            await ingest.step(connection, redis, lane, wait_ms=1 if is_busy else 1000)
             if time.monotonic() >= compare_at:
                 await sources.step(connection, redis, silence_s=settings.spool_silence_s)
                 await ingest.measure(redis, time.time_ns() // 1_000_000)

@@ -12,7 +12,8 @@ Rules of this file:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -44,6 +45,14 @@ class _Key(NamedTuple):
     class_: int
 
 
+class Scope(NamedTuple):
+    """Of what packs are."""
+
+    organization_id: int
+    link_id: int
+    """0 for the whole organization."""
+
+
 class Packs:
     """What one process knows of the packs, and adds to them."""
 
@@ -65,8 +74,8 @@ class Packs:
         """Make the coarser buckets that are over, and fold what has come in parts."""
         async with connection.transaction():
             await fold(connection)
-            self_closed = await _close(connection, int(now_s) // 3600 - _GRACE_H)
-        self._closed = self_closed
+            ends = await _close(connection, int(now_s) // 3600 - _GRACE_H)
+        self._closed = ends
 
     async def promote(self, connection: Connection, link_ids: Iterable[int]) -> None:
         """Have those of these links busy that have become so."""
@@ -160,24 +169,80 @@ async def _close(connection: Connection, hour: int) -> list[int]:
     for level, begin in enumerate(await closed(connection), start=1):
         end = max(begin, hour // HOURS[level])
         ends.append(end)
-        if end == begin:
-            continue
-        ratio = HOURS[level] // HOURS[level - 1]
-        await connection.execute(
-            f"""
-            /* packs.close */
-            insert into packs ({", ".join(_COLUMNS)})
-            select organization_id, link_id, bucket / $2, level + 1, class, false,
-                   {_SUMS.format(quarters="packed(quarters)" if level < 2 else "null::bigint[]")}
-              from packs where level = $1 and bucket >= $3 * $2 and bucket < $4 * $2
-             group by organization_id, link_id, bucket / $2, level + 1, class""",  # noqa: S608
-            level - 1,
-            ratio,
-            begin,
-            end,
-        )
-        await connection.execute("/* packs.close */ update pack_levels set closed = $2 where level = $1", level, end)
+        if end > begin:
+            await _make(connection, level, begin, end)
+            await connection.execute(
+                "/* packs.close */ update pack_levels set closed = $2 where level = $1", level, end
+            )
     return ends
+
+
+async def _make(
+    connection: Connection, level: int, begin: int, end: int, scopes: Collection[Scope] | None = None
+) -> None:
+    """Make buckets of a level of those of the finer one; all, or of some scopes."""
+    ratio = HOURS[level] // HOURS[level - 1]
+    some = "join unnest($5::bigint[], $6::bigint[]) as scope (own, link) on (organization_id, link_id) = (own, link)"
+    arguments = (
+        [] if scopes is None else [[scope.organization_id for scope in scopes], [scope.link_id for scope in scopes]]
+    )
+    await connection.execute(
+        f"""
+        /* packs.make */
+        insert into packs ({", ".join(_COLUMNS)})
+        select organization_id, link_id, bucket / $2, level + 1, class, false,
+               {_SUMS.format(quarters="packed(quarters)" if level < 2 else "null::bigint[]")}
+          from packs {"" if scopes is None else some}
+         where level = $1 and bucket >= $3 * $2 and bucket < $4 * $2
+         group by organization_id, link_id, bucket / $2, level + 1, class""",  # noqa: S608
+        level - 1,
+        ratio,
+        begin,
+        end,
+        *arguments,
+    )
+
+
+async def rebuild_hour(connection: Connection, at: datetime, rows: Iterable[Row], changed: Iterable[Row]) -> set[Scope]:
+    """Count an hour again, of which these are all rows now, and in which these have changed; what was counted again.
+
+    The coarser buckets are left to `rebuild_coarser`, in the same transaction.
+    """
+    hour = int(at.timestamp()) // 3600
+    known = await connection.fetch("/* packs.rebuild_hour */ select link_id, since from busy_links")
+    busy = {row["link_id"]: row["since"] for row in known}
+    scopes = {
+        Scope(row.organization_id, link_id)
+        for row in changed
+        for link_id in (0, row.link_id)
+        if not link_id or hour >= busy.get(link_id, hour + 1)
+    }
+    await _delete(connection, 0, hour, scopes)
+    await copy(connection, [part for part in parts(rows, busy, []) if part[:2] in scopes])
+    return scopes
+
+
+async def rebuild_coarser(connection: Connection, day: datetime, scopes: Collection[Scope]) -> None:
+    """Count the closed buckets again that have this day, from the finer ones."""
+    hour = int(day.timestamp()) // 3600
+    for level, end in enumerate(await closed(connection), start=1):
+        bucket = hour // HOURS[level]
+        if bucket < end:
+            await _delete(connection, level, bucket, scopes)
+            await _make(connection, level, bucket, bucket + 1, scopes)
+
+
+async def _delete(connection: Connection, level: int, bucket: int, scopes: Collection[Scope]) -> None:
+    await connection.execute(
+        """
+        /* packs.delete */
+        delete from packs using unnest($1::bigint[], $2::bigint[]) as scope (own, link)
+         where organization_id = own and link_id = link and level = $3 and bucket = $4""",
+        [scope.organization_id for scope in scopes],
+        [scope.link_id for scope in scopes],
+        level,
+        bucket,
+    )
 
 
 class Span(NamedTuple):

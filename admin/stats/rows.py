@@ -26,11 +26,12 @@ from shared.visitor import Networks, is_in
 
 _SKEW_MS = 60_000
 """So far ahead of ours a clock may be; a click from a later time is stored as of now."""
-_REMEMBERED = 100_000
+_REMEMBERED = 50_000
 _LOADED_S = 10 * REPEAT_WITHIN_MS / 1000
 
 
-_REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
+REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
+"""What rows have for a reason."""
 
 
 class Row(NamedTuple):
@@ -67,24 +68,24 @@ class Visits:
     """When visitors were last at a link, for as long as it matters. Key: the link and the visitor."""
 
     def __init__(self) -> None:
+        # Two generations: to forget the oldest ones of a dict one by one takes longer the more of them are forgotten.
         self._last_ms: dict[tuple[int, int], int] = {}
+        self._before_ms: dict[tuple[int, int], int] = {}
 
-    def since_ms(self, link_id: int, visitor: int, at_ms: int) -> int | None:
-        """How long before this moment the visitor was there last, as far as is known."""
-        last = self._last_ms.get((link_id, visitor))
-        return None if last is None else at_ms - last
+    def last_ms(self, link_id: int, visitor: int) -> int | None:
+        """When the visitor was there last, as far as is known."""
+        key = link_id, visitor
+        return self._last_ms.get(key, self._before_ms.get(key))
 
     def note(self, rows: Sequence[Row]) -> None:
         """Remember the visits among rows that are stored."""
         for row in rows:
             if row.class_ == Class.HUMAN and row.visitor is not None:
-                key = row.link_id, row.visitor
                 at_ms = _ms(row.clicked_at)
-                if at_ms >= self._last_ms.get(key, 0):
-                    self._last_ms.pop(key, None)  # so that they are in the order of being noted
-                    self._last_ms[key] = at_ms
-        while len(self._last_ms) > _REMEMBERED:
-            del self._last_ms[next(iter(self._last_ms))]
+                if at_ms >= (self.last_ms(row.link_id, row.visitor) or 0):
+                    self._last_ms[row.link_id, row.visitor] = at_ms
+            if len(self._last_ms) > _REMEMBERED:
+                self._before_ms, self._last_ms = self._last_ms, {}
 
     async def load(self, connection: Connection) -> None:
         """What was stored before this process began."""
@@ -139,10 +140,8 @@ class Maker:
         visitor = visitors.visitor_of(salt, click.address, click.user_agent) if salt else None
         since_ms = None
         if visitor is not None:
-            last_ms = lately.get((click.link_id, visitor))
-            since_ms = (
-                self.visits.since_ms(click.link_id, visitor, click.at_ms) if last_ms is None else click.at_ms - last_ms
-            )
+            last_ms = lately.get((click.link_id, visitor), self.visits.last_ms(click.link_id, visitor))
+            since_ms = None if last_ms is None else click.at_ms - last_ms
         verdict = classify(
             Evidence(click.method, click.user_agent, click.is_prefetch, draft.is_internal, since_ms, None)
         )
@@ -162,7 +161,7 @@ class Maker:
             click.rule_id or None,
             click.variant_id or None,
             verdict.kind,
-            _REASON_NUMBERS[verdict.reason],
+            REASON_NUMBERS[verdict.reason],
             VERSION,
             click.method == "HEAD",
             click.is_prefetch,
