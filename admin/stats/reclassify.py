@@ -9,6 +9,7 @@ Rules of this file:
 4. Only the holder of the lease of ingest does this, between two batches: nothing else changes rows meanwhile.
 """
 
+import asyncio
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from admin.stats.packs import Scope
 from admin.stats.rows import COLUMNS, REASON_NUMBERS, Row
 
 _HOUR = timedelta(hours=1)
+_LOOK_EVERY_S = 0.25
 _NO_AGENT = REASON_NUMBERS["no-agent"]
 
 
@@ -50,6 +52,18 @@ async def progress(connection: Connection, reclassification_id: int) -> Progress
     )
     assert row is not None
     return Progress(*row)
+
+
+async def follow(connection: Connection, since: date) -> Progress:
+    """Have the days from `since` until now classified again, and wait until a worker has done so.
+
+    Who stops waiting does not stop the worker.
+    """
+    tomorrow = await connection.fetchval("/* reclassify.follow */ select (now() at time zone 'UTC')::date + 1")
+    number = await request(connection, since, max(since, tomorrow))
+    while not (known := await progress(connection, number)).finished_at:  # noqa: ASYNC110  another process does it
+        await asyncio.sleep(_LOOK_EVERY_S)
+    return known
 
 
 async def step(connection: Connection) -> bool:
