@@ -116,21 +116,22 @@ def parts(rows: Iterable[Row], busy: Mapping[int, int], closed: Sequence[int]) -
 
 
 def _part(key: _Key, rows: Sequence[Row]) -> tuple[Any, ...]:
+    all_of: Any = Row._make(zip(*rows, strict=True))  # each column is of all rows
     return (
         *key,
         True,
         len(rows),
-        sum(row.visitor is None for row in rows),
-        sum(row.is_scan for row in rows),
-        _packed(int(row.clicked_at.timestamp()) // QUARTER_S for row in rows) if key.level < 2 else None,
-        _packed(row.location for row in rows),
-        _packed(row.referrer for row in rows),
-        _packed(row.platform for row in rows),
-        _packed(row.language for row in rows),
-        _packed(row.campaign for row in rows),
-        None if key.link_id else _packed(row.link_id for row in rows),
-        _packed(row.rule_id or 0 for row in rows) if key.link_id else None,
-        _packed(row.variant_id or 0 for row in rows) if key.link_id else None,
+        all_of.visitor.count(None),
+        sum(all_of.is_scan),
+        _packed(int(at.timestamp()) // QUARTER_S for at in all_of.clicked_at) if key.level < 2 else None,
+        _packed(all_of.location),
+        _packed(all_of.referrer),
+        _packed(all_of.platform),
+        _packed(all_of.language),
+        _packed(all_of.campaign),
+        None if key.link_id else _packed(all_of.link_id),
+        _packed(number or 0 for number in all_of.rule_id) if key.link_id else None,
+        _packed(number or 0 for number in all_of.variant_id) if key.link_id else None,
     )
 
 

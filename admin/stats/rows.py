@@ -12,6 +12,7 @@ Rules of this file:
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 from admin.database import Connection
@@ -117,7 +118,7 @@ class Maker:
         latest = now.timestamp() * 1000 + _SKEW_MS
         drafts = [_draft(click, wishes.get(click.organization_id, _DEFAULT), latest, now) for click in clicks]
         facts = [facts_of(click) for click in clicks]
-        texts = {text for some in facts for text in some} | {draft.agent for draft in drafts}
+        texts = {*chain.from_iterable(facts), *(draft.agent for draft in drafts)}
         words = await self._words.numbers(connection, texts)
         salts = await self._salts.of(connection, {draft.day for draft in drafts if draft.day is not None}, now)
         lately: dict[tuple[int, int], int] = {}

@@ -34,12 +34,13 @@ class Day(NamedTuple):
 def day_of(organization_id: int, at: datetime, time_zone: str) -> Day:
     """The day in which a moment is, in a time zone of IANA."""
     # A zone's offset changes at a quarter of an hour, if at all.
-    return Day(organization_id, *_day(int(at.timestamp()) // 900, time_zone))
+    return _day(organization_id, int(at.timestamp()) // 900, time_zone)
 
 
 def visitor_of(salt: bytes, address: str, user_agent: str) -> int:
-    """Their number, of 64 bits with a sign."""
-    who = f"{client_network(address)} {user_agent}".encode(errors="surrogatepass")
+    """Their number, of 64 bits with a sign. The address is canonical."""
+    network = client_network(address) if ":" in address else address
+    who = f"{network} {user_agent}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(who, key=salt, digest_size=8).digest(), "big", signed=True)
 
 
@@ -83,8 +84,8 @@ async def clear(connection: Connection) -> None:
 
 
 @lru_cache(maxsize=65536)
-def _day(quarter: int, time_zone: str) -> tuple[date, datetime, datetime]:
+def _day(organization_id: int, quarter: int, time_zone: str) -> Day:
     zone = ZoneInfo(time_zone)
     day = datetime.fromtimestamp(quarter * 900, zone).date()
     begin, end = (datetime.combine(day + timedelta(days=after), time(), zone).astimezone(UTC) for after in (0, 1))
-    return day, begin, end
+    return Day(organization_id, day, begin, end)
