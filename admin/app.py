@@ -37,6 +37,7 @@ from admin.links import routes as links
 from admin.links.publish import Publisher
 from admin.links.verification import Verifier
 from admin.settings import AdminSettings
+from admin.stats import conversion_routes
 from admin.stats import routes as stats
 from shared.redis import LOST, Redis, RedisError, open_redis
 
@@ -51,6 +52,7 @@ _ROUTERS = (
     domain_routes.router,
     orphans.router,
     stats.router,
+    conversion_routes.router,
     auth.router,
     account.router,
     key_routes.router,

@@ -17,7 +17,7 @@ from admin.links import import_jobs, imports, links, publish
 from admin.links.checker import Checker, enrol
 from admin.links.importing import Importer
 from admin.settings import AdminSettings
-from admin.stats import ingest, reclassify, sources, visitors
+from admin.stats import conversions, ingest, reclassify, sources, visitors
 from admin.stats.recount import Recount
 from shared.redis import LOST, Redis, RedisError, open_redis
 from shared.settings import SettingsError
@@ -54,6 +54,7 @@ async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(_keep_doing("publication", lambda: _publish(settings.database(), redis))),
             asyncio.create_task(_keep_doing("ingest", lambda: _ingest(settings, redis))),
             asyncio.create_task(_keep_doing("recount", lambda: _recount(settings.database(), redis))),
+            asyncio.create_task(_keep_doing("conversions", lambda: _match_conversions(settings.database()))),
             asyncio.create_task(_keep_doing("mail", lambda: _send_mail(settings))),
             asyncio.create_task(_keep_doing("clearing", lambda: _clear(settings.database()))),
             # Several, so that a small import does not wait for a large one of somebody else.
@@ -136,6 +137,17 @@ async def _recount(database_url: str, redis: Redis) -> None:
         while True:
             await recount.step(connection, redis)
             await asyncio.sleep(_IDLE_S)
+    finally:
+        connection.terminate()
+
+
+async def _match_conversions(database_url: str) -> None:
+    """Find the clicks of conversions that have come before them."""
+    connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
+    try:
+        while True:
+            if not await conversions.step(connection):
+                await asyncio.sleep(_IDLE_S)
     finally:
         connection.terminate()
 

@@ -70,11 +70,11 @@ class Terms(NamedTuple):
     query_policy: str = "none"
     click_id_parameter: str = ""
     """The name under which the destination is told the id of the click."""
-    click_id_key: str = ""
-    """What that id is sealed with (click_ids.py); without it none is told."""
     rules: tuple[Rule, ...] = ()
     variants: tuple[Variant, ...] = ()
     preview: Preview = Preview()
+    click_id_key: str = ""
+    """What the ids of clicks are sealed with (click_ids.py); without it none is told."""
 
 
 PLAIN = Terms()

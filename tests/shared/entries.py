@@ -28,10 +28,10 @@ TERMS = _all_of(
     _TEXTS,
     st.sampled_from(QUERY_POLICIES),
     _TEXTS,
-    st.just("") | st.text("0123456789abcdef", min_size=32, max_size=32),
     st.lists(_all_of(Rule, _NUMBERS, _WHEN, DESTINATIONS), max_size=3).map(tuple),
     st.lists(_all_of(Variant, _NUMBERS, _NUMBERS, DESTINATIONS), max_size=3).map(tuple),
     _all_of(Preview, *[_TEXTS] * 3),
+    st.just("") | st.text("0123456789abcdef", min_size=32, max_size=32),
 )
 ENTRIES = _all_of(
     Entry,

@@ -1,0 +1,260 @@
+"""Experiments: what is said of a link's variants is what clicks and conversions say."""
+
+import random
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import pytest
+
+from admin.database import Connection
+from admin.stats.classify import Class
+from admin.stats.rates import Rate, difference
+from tests.admin.conftest import Api, made
+from tests.admin.people import error_of
+
+AT = datetime(2026, 3, 10, 9, tzinfo=UTC)
+SPAN = "startDate=2026-03-10&endDate=2026-03-10"
+
+
+class Visit(NamedTuple):
+    """A click, and whether something came of it."""
+
+    variant_id: int | None
+    visitor: int | None = None
+    converted: str = ""
+    class_: Class = Class.HUMAN
+    minute: float = 0.0
+
+
+async def store(connection: Connection, link: str, visits: Iterable[Visit], spool: str = "a") -> None:
+    """Clicks of this link, and the conversions of them."""
+    row = await connection.fetchrow("select id, organization_id from links where public_id = $1", link)
+    assert row is not None
+    seen = list(enumerate(visits))
+    clicks = [
+        (
+            AT + timedelta(minutes=visit.minute),
+            row["id"],
+            row["organization_id"],
+            visit.visitor,
+            visit.variant_id,
+            visit.class_,
+            f"{spool}-{number}",
+        )
+        for number, visit in seen
+    ]
+    columns = ("clicked_at", "link_id", "organization_id", "visitor", "variant_id", "class", "click_id")
+    await connection.execute(
+        f"create temp table if not exists told as select {', '.join(columns)} from clicks limit 0"
+    )
+    await connection.copy_records_to_table("told", records=clicks, columns=columns)
+    await connection.execute(
+        """
+        insert into clicks
+        select clicked_at, link_id, organization_id, visitor, 0, 0, 0, 0, 0, 0, null, variant_id, class, 0, 1,
+               false, false, false, false, false, null, click_id from told;
+        truncate told"""
+    )
+    await connection.copy_records_to_table(
+        "conversions",
+        records=[
+            (
+                f"{spool}{row['id']:04}{number:011}"[-16:],
+                row["organization_id"],
+                f"{spool}-{number}",
+                "",
+                visit.converted,
+                "matched",
+                row["id"],
+                AT + timedelta(minutes=visit.minute),
+            )
+            for number, visit in seen
+            if visit.converted
+        ],
+        columns=("public_id", "organization_id", "click_id", "told_id", "name", "status", "link_id", "clicked_at"),
+    )
+
+
+async def asked(api: Api, link: str, query: str) -> Any:
+    answer = await api.one.api.get(f"/v1/links/{link}/experiment?{query}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()["data"]
+
+
+async def link_of(api: Api, *weights: int) -> tuple[str, list[int]]:
+    """A link with variants of these weights, and their ids."""
+    variants = [{"destination": f"https://example.com/{n}", "weight": weight} for n, weight in enumerate(weights)]
+    link = await made(api.one.api, variants=variants)
+    return link["id"], [part["id"] for part in link["variants"]]
+
+
+async def test_each_variant_is_compared_with_the_first(api: Api, connection: Connection) -> None:
+    link, (first, second, third) = await link_of(api, 50, 50, 50)
+    visits = [
+        *(
+            Visit(variant, number, "order" if number < won else "")
+            for variant, won, of in ((first, 20, 400), (second, 45, 410), (third, 21, 390))
+            for number in range(of)
+        ),
+        Visit(None, 1, "order"),  # a rule has sent it
+        Visit(first, 1, "signup"),  # another goal
+        Visit(second, 1, "order", Class.CRAWLER),
+        Visit(second, 1, "order", minute=60 * 24),  # another day
+    ]
+    await store(connection, link, visits)
+    await connection.execute(
+        "insert into conversions select 'x' || substr(public_id, 2), organization_id, click_id, "
+        "told_id, name, null, null, null, created_at, status, next_try_at, link_id, variant_id, "
+        "clicked_at from conversions"
+    )  # each twice: one click is one outcome
+    found = await asked(api, link, f"goal=order&{SPAN}")
+    assert found["goal"] == {"conversion": "order", "linkId": None}
+    assert (found["startDate"], found["endDate"]) == ("2026-03-10T00:00:00.000Z", "2026-03-11T00:00:00.000Z")
+    assert (found["rateOf"], found["confidence"], found["isTooEarly"], found["reason"]) == ("clicks", 0.95, False, None)
+    base = Rate(20, 401)
+    assert found["variants"] == [
+        {
+            "variantId": variant,
+            "destination": f"https://example.com/{number}",
+            "weight": 50,
+            "clicks": rate.trials,
+            "visitors": visitors,
+            "outcomes": rate.outcomes,
+            "rate": rate.share,
+            "difference": difference(rate, base)._asdict() if number else None,
+        }
+        for number, (variant, rate, visitors) in enumerate(
+            [(first, base, 400), (second, Rate(45, 410), 410), (third, Rate(21, 390), 390)]
+        )
+    ]
+    assert found["variants"][1]["difference"]["low"] > 0 > found["variants"][2]["difference"]["low"]
+
+
+async def test_a_goal_is_another_link_that_the_same_visitor_reaches_after_it(api: Api, connection: Connection) -> None:
+    link, (first, second) = await link_of(api, 1, 1)
+    goal = (await made(api.one.api))["id"]
+    await store(
+        connection,
+        link,
+        [
+            *(
+                Visit(variant, number)
+                for variant, begin in ((first, 0), (second, 1000))
+                for number in range(begin, begin + 200)
+            ),
+            Visit(first, 7, minute=5),  # comes again: no other trial, and no other outcome
+            Visit(first, None),  # nobody knows who
+        ],
+    )
+    later = [Visit(None, number, minute=1) for number in (*range(10), *range(1000, 1030))]
+    before = [Visit(None, number, minute=-1) for number in (150, 1150)]
+    robots = [Visit(None, 160, class_=Class.TOOL, minute=2)]
+    unknown = [Visit(None, None, minute=2)]
+    much_later = [Visit(None, 170, minute=60 * 40)]
+    await store(connection, goal, [*later, *later, *before, *robots, *unknown, *much_later], "b")
+    found = await asked(api, link, f"goal={goal}&{SPAN}")
+    assert (found["goal"], found["rateOf"]) == ({"conversion": None, "linkId": goal}, "visitors")
+    counted = [(one["clicks"], one["visitors"], one["outcomes"], one["rate"]) for one in found["variants"]]
+    assert counted == [(202, 200, 10, 0.05), (200, 200, 30, 0.15)]
+    assert found["variants"][1]["difference"] == difference(Rate(30, 200), Rate(10, 200))._asdict()
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts", "reason"),
+    [
+        ((1, 1), [(0, 0), (0, 0)], "One of two that are compared has 0 of the 100 trials that each needs."),
+        ((1, 1), [(50, 99), (50, 500)], "One of two that are compared has 99 of the 100 trials that each needs."),
+        ((1, 1), [(4, 500), (5, 500)], "Two that are compared have 9 of the 10 outcomes that they need together."),
+        (
+            (1, 1, 1),
+            [(40, 500), (50, 500), (1, 9)],
+            "One of two that are compared has 9 of the 100 trials that each needs.",
+        ),
+        ((1, 1, 0), [(40, 500), (50, 500), (1, 9)], None),
+        ((1, 0), [(40, 500), (50, 500)], "The link sends visitors to fewer than two variants."),
+        ((), [], "The link sends visitors to fewer than two variants."),
+    ],
+    ids=str,
+)
+async def test_it_says_that_it_is_too_early(
+    api: Api, connection: Connection, weights: tuple[int, ...], counts: list[tuple[int, int]], reason: str | None
+) -> None:
+    link, variants = await link_of(api, *weights)
+    await store(
+        connection,
+        link,
+        [
+            Visit(variant, None, "order" if number < won else "")
+            for variant, (won, of) in zip(variants, counts, strict=True)
+            for number in range(of)
+        ],
+    )
+    found = await asked(api, link, f"goal=order&{SPAN}")
+    assert (found["isTooEarly"], found["reason"]) == (reason is not None, reason)
+    assert [(one["outcomes"], one["clicks"]) for one in found["variants"]] == counts
+
+
+async def test_a_variant_that_is_gone_is_still_shown(api: Api, connection: Connection) -> None:
+    link, (first, second) = await link_of(api, 1, 1)
+    await store(connection, link, [Visit(variant, None, "order") for variant in (first, second) for _ in range(100)])
+    change = {"variants": [{"id": second, "destination": "https://example.com/1", "weight": 1}]}
+    assert (await api.one.api.patch(f"/v1/links/{link}", json=change)).status_code == 200
+    found = await asked(api, link, f"goal=order&{SPAN}")
+    shown = [
+        (one["variantId"], one["destination"], one["clicks"], bool(one["difference"])) for one in found["variants"]
+    ]
+    assert shown == [(second, "https://example.com/1", 100, False), (first, None, 100, True)]
+    assert found["isTooEarly"]
+
+
+async def test_of_twenty_experiments_without_a_difference_one_finds_one(api: Api, connection: Connection) -> None:
+    """Visitors are drawn, stored and asked for; the truth is that nobody prefers anything."""
+    chance, wrong, rounds = random.Random(11), 0, 40
+    variants = list(range(1, 2 * rounds + 1))
+    link = (await made(api.one.api))["id"]
+    await store(
+        connection,
+        link,
+        [Visit(variant, None, "order" if chance.random() < 0.1 else "") for variant in variants for _ in range(150)],
+    )
+    counted = {
+        one["variantId"]: Rate(one["outcomes"], one["clicks"])
+        for one in (await asked(api, link, f"goal=order&{SPAN}"))["variants"]
+    }
+    for one in variants[::2]:
+        apart = difference(counted[one + 1], counted[one])
+        wrong += not apart.low <= 0 <= apart.high
+    assert wrong <= rounds // 8
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ("", ["goal"]),
+        ("goal=", ["goal"]),
+        (f"goal={'a' * 201}", ["goal"]),
+        ("goal=a%00", ["goal"]),
+        ("goal=a&goal=b", ["goal"]),
+        ("goal=a&colour=red", ["colour"]),
+        ("goal=a&startDate=soon&end_date=never", ["startDate", "end_date"]),
+        ("goal=a&startDate=2026-01-02&endDate=2026-01-01", ["endDate"]),
+        ("goal=a&startDate=1926-01-02&endDate=2026-01-01", ["endDate"]),
+        ("goal=a&startDate=2999-01-01", ["endDate"]),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(api: Api, query: str, fields: list[str]) -> None:
+    link, _ = await link_of(api, 1, 1)
+    answer = await api.one.api.get(f"/v1/links/{link}/experiment?{query}")
+    assert error_of(answer) == (400, "VALIDATION_ERROR")
+    assert [detail["field"] for detail in answer.json()["error"]["details"]] == fields
+
+
+async def test_a_link_is_no_goal_of_its_own_and_that_of_others_is_a_name(api: Api) -> None:
+    link, _ = await link_of(api, 1, 1)
+    answer = await api.one.api.get(f"/v1/links/{link}/experiment?goal={link}")
+    assert error_of(answer) == (400, "VALIDATION_ERROR")
+    theirs = (await made(api.other.api))["id"]
+    found = await asked(api, link, f"goal={theirs}&endDate=0001-01-01")
+    assert found["goal"] == {"conversion": theirs, "linkId": None}
+    assert (await asked(api, link, "goal=a&end_date=9999-12-31"))["endDate"].startswith("9999-12-31")
