@@ -75,6 +75,24 @@ create index "clicks#click_id" on clicks (click_id) where click_id is not null;
 -- Whatever is older than the first month. The worker makes the months to come; nothing is stored ahead of its time.
 create table clicks_early partition of clicks default;
 
+-- A month of its own, if there is none yet, with the rows of it that were early.
+create function make_month(begin date) returns void language plpgsql as $$
+declare
+    name text := 'clicks_' || to_char(begin, 'YYYY_MM');
+    first timestamptz := begin::timestamp at time zone 'UTC';
+    last timestamptz := (begin::timestamp + interval '1 month') at time zone 'UTC';
+begin
+    if to_regclass(name) is not null then
+        return;
+    end if;
+    lock table clicks;
+    execute format('create table %I (like clicks including constraints)', name);
+    execute format('with moved as (delete from clicks_early where clicked_at >= %L and clicked_at < %L returning *)'
+                   'insert into %I select * from moved', first, last, name);
+    execute format('alter table clicks attach partition %I for values from (%L) to (%L)', name, first, last);
+end
+$$;
+
 -- Counters. A pack has what was counted of an organization (link_id 0), or of a link with many clicks, in one class and
 -- one bucket of time. Each array has value << 32 | count. Rows of one key add up.
 create table packs (

@@ -32,8 +32,8 @@ _COLUMNS = (
     *("organization_id", "link_id", "bucket", "level", "class", "is_part", "clicks", "anonymous", "scans", "quarters"),
     *("locations", "referrers", "platforms", "languages", "campaigns", "links", "rules", "variants"),
 )
-_SUMS = """sum(clicks), sum(anonymous), sum(scans), {quarters}, packed(locations), packed(referrers),
-           packed(platforms), packed(languages), packed(campaigns), packed(links), packed(rules), packed(variants)"""
+_SUMS = """packed(locations), packed(referrers), packed(platforms), packed(languages), packed(campaigns), packed(links),
+           packed(rules), packed(variants)"""
 
 
 class _Key(NamedTuple):
@@ -158,7 +158,8 @@ async def fold(connection: Connection) -> None:
                       = (touched.organization_id, touched.link_id, touched.level, touched.bucket, touched.class)
                  returning packs.*)
         insert into packs ({", ".join(_COLUMNS)})
-        select organization_id, link_id, bucket, level, class, false, {_SUMS.format(quarters="packed(quarters)")}
+        select organization_id, link_id, bucket, level, class, false, sum(clicks), sum(anonymous), sum(scans),
+               packed(quarters), {_SUMS}
           from (select * from parts union all select * from known) as pieces
          group by organization_id, link_id, bucket, level, class"""  # noqa: S608
     )
@@ -178,29 +179,21 @@ async def _close(connection: Connection, hour: int) -> list[int]:
     return ends
 
 
-async def _make(
-    connection: Connection, level: int, begin: int, end: int, scopes: Collection[Scope] | None = None
-) -> None:
-    """Make buckets of a level of those of the finer one; all, or of some scopes."""
-    ratio = HOURS[level] // HOURS[level - 1]
-    some = "join unnest($5::bigint[], $6::bigint[]) as scope (own, link) on (organization_id, link_id) = (own, link)"
-    arguments = (
-        [] if scopes is None else [[scope.organization_id for scope in scopes], [scope.link_id for scope in scopes]]
-    )
+async def _make(connection: Connection, level: int, begin: int, end: int) -> None:
+    """Make buckets of a level of those of the finer one."""
     await connection.execute(
         f"""
         /* packs.make */
         insert into packs ({", ".join(_COLUMNS)})
-        select organization_id, link_id, bucket / $2, level + 1, class, false,
-               {_SUMS.format(quarters="packed(quarters)" if level < 2 else "null::bigint[]")}
-          from packs {"" if scopes is None else some}
+        select organization_id, link_id, bucket / $2, level + 1, class, false, sum(clicks), sum(anonymous), sum(scans),
+               case when $1 = 0 then packed(quarters) end, {_SUMS}
+          from packs
          where level = $1 and bucket >= $3 * $2 and bucket < $4 * $2
          group by organization_id, link_id, bucket / $2, level + 1, class""",  # noqa: S608
         level - 1,
-        ratio,
+        HOURS[level] // HOURS[level - 1],
         begin,
         end,
-        *arguments,
     )
 
 
@@ -230,7 +223,7 @@ async def rebuild_coarser(connection: Connection, day: datetime, scopes: Collect
         bucket = hour // HOURS[level]
         if bucket < end:
             await _delete(connection, level, bucket, scopes)
-            await _make(connection, level, bucket, bucket + 1, scopes)
+            await _remake(connection, level, bucket, scopes)
 
 
 async def _delete(connection: Connection, level: int, bucket: int, scopes: Collection[Scope]) -> None:
@@ -243,6 +236,26 @@ async def _delete(connection: Connection, level: int, bucket: int, scopes: Colle
         [scope.link_id for scope in scopes],
         level,
         bucket,
+    )
+
+
+async def _remake(connection: Connection, level: int, bucket: int, scopes: Collection[Scope]) -> None:
+    """Make one bucket of a level, for some scopes, of those of the finer one."""
+    await connection.execute(
+        f"""
+        /* packs.remake */
+        insert into packs ({", ".join(_COLUMNS)})
+        select organization_id, link_id, $3::integer, level + 1, class, false, sum(clicks), sum(anonymous), sum(scans),
+               case when $1 = 0 then packed(quarters) end, {_SUMS}
+          from packs
+          join unnest($4::bigint[], $5::bigint[]) as scope (own, link) on organization_id = own and link_id = link
+         where level = $1 and bucket >= $3 * $2 and bucket < ($3 + 1) * $2
+         group by organization_id, link_id, level + 1, class""",  # noqa: S608
+        level - 1,
+        HOURS[level] // HOURS[level - 1],
+        bucket,
+        [scope.organization_id for scope in scopes],
+        [scope.link_id for scope in scopes],
     )
 
 

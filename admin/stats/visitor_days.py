@@ -85,7 +85,7 @@ class VisitorDays:
         )
         for row in due:
             async with connection.transaction():
-                await _count(connection, *row)
+                await _count_day(connection, *row)
             known = self._counted_until.get(row["organization_id"], _EVER)
             self._counted_until[row["organization_id"]] = max(known, row["ends_at"])
         return len(due)
@@ -130,10 +130,10 @@ async def counted(
     return [VisitorDay(*row) for row in rows]
 
 
-async def _count(connection: Connection, organization_id: int, begins_at: datetime, ends_at: datetime) -> None:
+async def _count_day(connection: Connection, organization_id: int, begins_at: datetime, ends_at: datetime) -> None:
     rows = await connection.fetch(
         """
-        /* visitor_days.counting */
+        /* visitor_days.count_day */
         with seen as (
             select link_id, visitor, floor(extract(epoch from clicked_at - $2) / 900)::integer as quarter
               from clicks
@@ -158,7 +158,7 @@ async def _count(connection: Connection, organization_id: int, begins_at: dateti
         lasts[row["link_id"]][row["last"]] += row["count"]
     await connection.executemany(
         """
-        /* visitor_days.counting */
+        /* visitor_days.count_day */
         insert into visitor_days (organization_id, link_id, begins_at, ends_at, firsts, lasts)
         values ($1, $2, $3, $4, $5, $6)
         on conflict (organization_id, link_id, begins_at) do update
