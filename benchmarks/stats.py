@@ -1,0 +1,194 @@
+"""How long does Linkwire think about a question, with many clicks?
+
+`make bench-stats`. Reach, with 50,000,000 clicks of a year: 50 ms for 95 of 100 questions (100 ms for the top links of
+a year), and no more than half as much again as with a tenth of them; with 5,000,000, 1 s for two facts at once over 30
+days.
+
+The clicks are made in Postgres. Then each question is asked for 20 ranges that end at different times, of the
+organization with 40 % of the clicks, of its busiest link and of one with few clicks, in Asia/Kathmandu. Before that,
+answers from packs are compared with answers from rows.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import asyncpg
+
+from admin import database, embedded
+from admin.database import Connection, Pool
+from admin.stats import questions
+from admin.stats.questions import FACTS, HUMANS, Condition, Question
+from benchmarks import stats_data
+from benchmarks.ingest import started
+from benchmarks.stats_data import YEAR
+
+RESULTS = Path(__file__).parent / "results"
+ZONE = ZoneInfo("Asia/Kathmandu")
+ROUNDS = 20
+SPANS = {"24 h": timedelta(hours=24), "30 days": timedelta(days=30), "year": YEAR}
+LINKS = {"organization": None, "busy link": 1, "link 5000": 5_000}
+PROMISED_MS, PROMISED_TOP_LINKS_MS, PROMISED_TWO_FACTS_MS = 50, 100, 1_000
+_PER_MARK_MS = 2
+
+
+class Asked(NamedTuple):
+    """A question, and how it is asked."""
+
+    of: str
+    span: str
+    what: str
+    ask: Callable[[Connection, Question], Awaitable[Any]]
+    promised_ms: float
+    conditions: tuple[Condition, ...] = ()
+
+
+class Took(NamedTuple):
+    """How long it took."""
+
+    of: str
+    span: str
+    what: str
+    p50_ms: float
+    p95_ms: float
+    promised_ms: float
+
+
+def main() -> None:
+    """Measure and tell."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--clicks", type=int, default=5_000_000)
+    arguments.add_argument("--home", type=Path, help="where the clicks stay, to be asked about again")
+    arguments.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of Postgres")
+    told = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        figures = asyncio.run(_measure(told.home or Path(directory), told.clicks, told.set))
+    path = RESULTS / "stats.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**kept, str(told.clicks): figures}, indent=1) + "\n")
+
+
+async def _measure(home: Path, count: int, settings: list[str]) -> dict[str, Any]:
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    options = [part for setting in settings for part in ("-c", setting)]
+    async with started(embedded.postgres(home, options=options)) as (url, _pid):
+        connection = await asyncpg.connect(url)
+        begun = time.monotonic()
+        now = await _filled(connection, count)
+        built_s = time.monotonic() - begun
+        sizes = await _sizes(connection, count)
+        print(f"{count:,} clicks; made in {built_s:.0f} s; bytes a click: {sizes}", flush=True)
+        await _compare(connection, now)
+        await connection.close()
+        pool = await database.open_pool(url, size=1)
+        found = [await _time(pool, asked, now) for asked in _all()]
+        await pool.close()
+    return {"built_s": round(built_s, 1), "bytes_a_click": sizes, "questions": [took._asdict() for took in found]}
+
+
+async def _filled(connection: Connection, count: int) -> datetime:
+    """Make the clicks, unless they are there; the end of their year."""
+    await database.migrate(connection)
+    if await connection.fetchval("select not exists (select from clicks)"):
+        await stats_data.fill(connection, count, datetime.now(UTC))
+    latest: datetime = await connection.fetchval("select max(clicked_at) from clicks")
+    return latest
+
+
+async def _sizes(connection: Connection, count: int) -> dict[str, float]:
+    rows = await connection.fetch("""
+        select coalesce(inhparent::regclass::text, relname) as name, sum(pg_total_relation_size(pg_class.oid)) as size
+          from pg_class left join pg_inherits on inhrelid = pg_class.oid
+         where relkind = 'r' and (relname in ('packs', 'words', 'visitor_days') or inhparent = 'clicks'::regclass)
+         group by 1 order by 1""")
+    return {row["name"]: round(float(row["size"]) / count, 1) for row in rows}
+
+
+def _all() -> Iterator[Asked]:
+    for of in LINKS:
+        for span in SPANS:
+            yield Asked(of, span, "total", questions.totals, PROMISED_MS)
+            yield Asked(of, span, "visitors", _visitors, PROMISED_MS)
+            yield Asked(of, span, "by day", _by_day, PROMISED_MS)
+            if span != "year":
+                yield Asked(of, span, "by hour", _by_hour, PROMISED_MS)
+            for fact in ("country", "referrer", "browser"):
+                yield Asked(of, span, f"by {fact}", _breakdown(fact), PROMISED_MS)
+            if LINKS[of] is None:
+                promised_ms = PROMISED_TOP_LINKS_MS if span == "year" else PROMISED_MS
+                yield Asked(of, span, "top links", _breakdown("link"), promised_ms)
+    referrer = Condition("referrer = (select id from words where text = {}::text)", "www1.example.com")
+    yield Asked("organization", "30 days", "two facts", _breakdown("country"), PROMISED_TWO_FACTS_MS, (referrer,))
+
+
+def _breakdown(fact: str) -> Callable[[Connection, Question], Awaitable[Any]]:
+    return lambda connection, question: questions.breakdown(connection, question, FACTS[fact], 10)
+
+
+async def _visitors(connection: Connection, question: Question) -> list[int]:
+    return await questions.visitors(connection, question, [question.begin])
+
+
+async def _by_day(connection: Connection, question: Question) -> list[int]:
+    midnight = question.begin.astimezone(ZONE).replace(hour=0, minute=0)
+    days = (midnight + timedelta(days=number) for number in range(1, 367))
+    return await questions.series(connection, question, [question.begin, *(day for day in days if day < question.end)])
+
+
+async def _by_hour(connection: Connection, question: Question) -> list[int]:
+    hours = (question.begin + timedelta(hours=number) for number in range(24 * 31))
+    return await questions.series(connection, question, [hour for hour in hours if hour < question.end])
+
+
+def _question(asked: Asked, now: datetime, number: int) -> Question:
+    """All ranges begin and end at a quarter of an hour."""
+    last = now.astimezone(ZONE).replace(second=0, microsecond=0)
+    end = last - timedelta(minutes=last.minute % 15) - number * timedelta(hours=5, minutes=45)
+    return Question(1, end - SPANS[asked.span], end, HUMANS, LINKS[asked.of], asked.conditions)
+
+
+async def _time(pool: Pool, asked: Asked, now: datetime) -> Took:
+    took_ms = []
+    for number in range(-1, ROUNDS):
+        begun = time.perf_counter()
+        async with database.snapshot(pool, within_s=600) as connection:
+            await asked.ask(connection, _question(asked, now, abs(number)))
+        if number >= 0:  # the first one has found its tables and plans
+            took_ms.append((time.perf_counter() - begun) * 1000)
+    p50, p95 = statistics.median(took_ms), sorted(took_ms)[ROUNDS * 95 // 100 - 1]
+    marks = "#" * min(round(p95 / _PER_MARK_MS), 60)
+    late = "" if p95 <= asked.promised_ms else f"   later than {asked.promised_ms:g} ms"
+    print(f"{asked.of:12} {asked.span:8} {asked.what:12} {p50:8.1f} {p95:8.1f} ms {marks}{late}", flush=True)
+    return Took(asked.of, asked.span, asked.what, round(p50, 2), round(p95, 2), asked.promised_ms)
+
+
+async def _compare(connection: Connection, now: datetime) -> None:
+    """Ask a few questions of packs, and the same of rows."""
+    from_rows = (Condition("{}::boolean", True),)
+    for of in LINKS:
+        for span, number in (("24 h", 3), ("30 days", 7)):
+            for what, ask in (
+                ("total", questions.totals),
+                ("visitors", _visitors),
+                ("by day", _by_day),
+                *((fact, _breakdown(fact)) for fact in FACTS),
+            ):
+                answers = []
+                for conditions in ((), from_rows):
+                    asked = Asked(of, span, what, ask, PROMISED_MS, conditions)
+                    question = _question(asked, now, number)
+                    answers.append(await ask(connection, question))
+                if answers[0] != answers[1]:
+                    raise SystemExit(f"{of}, {span}, {what}: packs say {answers[0]}, rows say {answers[1]}")
+
+
+if __name__ == "__main__":
+    main()
