@@ -23,6 +23,7 @@ ApiError
 ├── IdempotencyKeyReused     422  IDEMPOTENCY_KEY_REUSED
 ├── MailNotConfigured        422  MAIL_NOT_CONFIGURED
 ├── DomainNotVerified        422  DOMAIN_NOT_VERIFIED
+├── QueryTooLarge            422  QUERY_TOO_LARGE
 ├── RateLimited              429  RATE_LIMIT_EXCEEDED
 ├── InternalError            500  INTERNAL_ERROR
 └── Unavailable              503  SERVICE_UNAVAILABLE
@@ -237,6 +238,22 @@ class DomainNotVerified(ApiError):
     status = 422
     code = "DOMAIN_NOT_VERIFIED"
     default = "Nothing shows yet that this hostname is yours."
+
+
+class QueryTooLarge(ApiError):
+    """A question that takes too long to be answered."""
+
+    status = 422
+    code = "QUERY_TOO_LARGE"
+    default = "To answer this takes too long. Please ask for a shorter range, for one link, or with fewer filters."
+
+
+class ClicksNotKept(ApiError):
+    """A question that needs single clicks, of a time of which the organization keeps counts alone."""
+
+    status = 422
+    code = "CLICKS_NOT_KEPT"
+    default = "Single clicks of that time are not kept. Ask for later ones, for one fact at a time, or by the quarter."
 
 
 class RateLimited(ApiError):

@@ -13,7 +13,13 @@ create table counting (
     addresses       text not null default 'none' check (addresses in ('none', 'truncated', 'full')),
     heeds_opt_out   boolean not null default false,   -- Sec-GPC and DNT: counted without visitor, address and agent
     internal        text not null default '',         -- addresses and ranges of its own people, separated by commas
-    kept_days       integer check (kept_days >= 1)    -- null: for ever
+    kept_days       integer check (kept_days >= 7)    -- null: for ever
+);
+
+-- Until when the rows of an organization have become packs of quarters of an hour.
+create table foldings (
+    organization_id bigint primary key references organizations,
+    until           timestamptz not null
 );
 
 -- What a day's visitors are hashed with. Destroyed two days after the day has ended: then no hash says who it was.
@@ -85,11 +91,27 @@ begin
     if to_regclass(name) is not null then
         return;
     end if;
-    lock table clicks;
     execute format('create table %I (like clicks including constraints)', name);
     execute format('with moved as (delete from clicks_early where clicked_at >= %L and clicked_at < %L returning *)'
                    'insert into %I select * from moved', first, last, name);
     execute format('alter table clicks attach partition %I for values from (%L) to (%L)', name, first, last);
+end
+$$;
+
+-- Months before one that have no rows any more are taken away.
+create function drop_empty_months(before date) returns void language plpgsql as $$
+declare
+    name text;
+    is_empty boolean;
+begin
+    for name in select inhrelid::regclass::text from pg_inherits where inhparent = 'clicks'::regclass loop
+        if name like 'clicks\_____\___' and name < 'clicks_' || to_char(before, 'YYYY_MM') then
+            execute format('select not exists (select from %I)', name) into is_empty;
+            if is_empty then
+                execute format('drop table %I', name);
+            end if;
+        end if;
+    end loop;
 end
 $$;
 
@@ -99,7 +121,7 @@ create table packs (
     organization_id bigint not null,
     link_id         bigint not null,
     bucket          integer not null,   -- its number since 1970, of its level's length
-    level           smallint not null,  -- 0 hours, 1 days, 2 eight days, 3 sixty-four days
+    level           smallint not null,  -- 0 hours, 1 days, 2 eight days, 3 sixty-four days; -1 quarters of an hour
     class           smallint not null,
     is_part         boolean not null,   -- to be added to the others of its key
     clicks          integer not null,

@@ -24,7 +24,7 @@ from redis.exceptions import ResponseError
 from admin.database import Connection
 from admin.links import counts
 from admin.links.counts import LinkCount
-from admin.stats import months, sources
+from admin.stats import months, retention, sources
 from admin.stats.packs import Packs
 from admin.stats.rows import COLUMNS, Maker, Row
 from admin.stats.visitor_days import VisitorDays
@@ -75,17 +75,18 @@ class Lane:
     async def begin(cls, connection: Connection) -> "Lane":
         """For the holder of the lease."""
         lane = cls()
-        await months.make(connection, datetime.now(UTC))
+        await months.step(connection, datetime.now(UTC))
         await lane.packs.load(connection)
         await lane.visitor_days.load(connection)
         await lane.maker.visits.load(connection)
         return lane
 
     async def tend(self, connection: Connection, now: datetime) -> None:
-        """Have the months to come, packs folded and closed, and days counted. Not in a transaction."""
-        await months.make(connection, now)
+        """Have the months to come, packs folded and closed, days counted, and let go. Not in a transaction."""
+        await months.step(connection, now)
         await self.packs.close(connection, now.timestamp())
         await self.visitor_days.count(connection, now)
+        await retention.step(connection, now)
 
 
 async def lease(connection: Connection) -> bool:

@@ -1,15 +1,27 @@
-"""Months: the partitions of clicks. What is of no month that is there is in `clicks_early`."""
+"""Months: the partitions of clicks. What is of no month that is there is in `clicks_early`.
 
+Only the holder of the lease of ingest changes them, as it is the only one who adds rows. It waits for readers for a
+moment, and tries again another time: whoever reads for long must not hold up those who come.
+"""
+
+import contextlib
 from datetime import UTC, datetime
+
+import asyncpg
 
 from admin.database import Connection
 
 _AHEAD = 2
+_PATIENCE_MS = 300
 
 
-async def make(connection: Connection, now: datetime) -> None:
-    """Have the month (UTC) of a moment, and those that come next."""
+async def step(connection: Connection, now: datetime) -> None:
+    """Have the month (UTC) of a moment, and those that come next; and let go of those that are over and empty."""
     begin = datetime(now.astimezone(UTC).year, now.astimezone(UTC).month, 1, tzinfo=UTC)
-    for _ in range(_AHEAD + 1):
-        await connection.execute("/* months.make */ select make_month($1)", begin.date())
-        begin = datetime(begin.year + begin.month // 12, begin.month % 12 + 1, 1, tzinfo=UTC)
+    with contextlib.suppress(asyncpg.LockNotAvailableError):
+        async with connection.transaction():
+            await connection.execute(f"/* months.step */ set local lock_timeout = {_PATIENCE_MS}")
+            await connection.execute("/* months.step */ select drop_empty_months($1)", begin.date())
+            for _ in range(_AHEAD + 1):
+                await connection.execute("/* months.step */ select make_month($1)", begin.date())
+                begin = datetime(begin.year + begin.month // 12, begin.month % 12 + 1, 1, tzinfo=UTC)

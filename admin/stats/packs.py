@@ -6,9 +6,11 @@ Rules of this file:
    batch brings parts, in the transaction that brings its rows, and `fold` makes one of them.
 2. Hours are there at once. A coarser bucket is made of finer ones when it is over (`close`); what comes later for it is
    added to it, too. So at every moment the packs of a level, up to where it is closed, are the sums of the rows.
-3. A link is busy from the hour after it had `BUSY` clicks. Before that, and of all other links, the rows are few enough
+3. Rows that are not kept any longer become packs of quarters of an hour, of the organization and of each link. They
+   take the place of the rows (retention.py), and are not among the sums above.
+4. A link is busy from the hour after it had `BUSY` clicks. Before that, and of all other links, the rows are few enough
    to be read.
-4. Only the holder of the lease of ingest writes packs.
+5. Only the holder of the lease of ingest writes packs.
 """
 
 from collections import Counter, defaultdict
@@ -24,6 +26,9 @@ from admin.stats.rows import Row
 QUARTER_S = 900
 HOURS = (1, 24, 8 * 24, 64 * 24)
 """How long a bucket of each level is. Days of UTC, and multiples of them: never of a calendar."""
+
+QUARTERS = -1
+"""The level of packs that have taken the place of rows. A bucket is a quarter of an hour."""
 
 BUSY = 20_000
 
@@ -112,6 +117,16 @@ def parts(rows: Iterable[Row], busy: Mapping[int, int], closed: Sequence[int]) -
         for level, end in enumerate(closed, start=1):
             if (bucket := key.bucket // HOURS[level]) < end:
                 groups[key._replace(bucket=bucket, level=level)] += some
+    return [_part(key, some) for key, some in groups.items()]
+
+
+def quarters_of(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
+    """What takes the place of rows, for `copy`."""
+    groups: dict[_Key, list[Row]] = defaultdict(list)
+    for row in rows:
+        quarter = int(row.clicked_at.timestamp()) // QUARTER_S
+        for link_id in (0, row.link_id):
+            groups[_Key(row.organization_id, link_id, quarter, QUARTERS, row.class_)].append(row)
     return [_part(key, some) for key, some in groups.items()]
 
 

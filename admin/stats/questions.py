@@ -6,19 +6,24 @@ Rules of this file:
    that are asked for together agree.
 2. Of a whole organization, or of a busy link, all whole hours come from packs. What is left of an hour at both ends,
    other links, and whatever asks for two facts at once, come from rows.
-3. Visitors are visitors of days of the organization: who comes on two days is two. A hash lasts for a day, so counting
+3. Where rows have become packs (retention.py), what only rows can tell is `ClicksNotKept`.
+4. Visitors are visitors of days of the organization: who comes on two days is two. A hash lasts for a day, so counting
    different ones is just that.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
+import asyncpg
+
 from admin.database import Connection
-from admin.stats import packs, visitor_days
+from admin.errors import ClicksNotKept
+from admin.stats import packs, retention, visitor_days
 from admin.stats.classify import Class
 from admin.stats.packs import QUARTER_S, Span, spans
+from admin.stats.visitor_days import Piece, VisitorDay
 
 EVERY_CLASS = frozenset(Class)
 HUMANS = frozenset({Class.HUMAN})
@@ -157,14 +162,17 @@ async def breakdown(
 
 async def visitors(connection: Connection, question: Question, bounds: Sequence[datetime]) -> list[int]:
     """How many different visitors there are from each bound to the next, and from the last on, by day of the
-    organization. The first bound is the begin of the question."""
+    organization. The first bound is the begin of the question. Raises `ClicksNotKept`."""
     days = []
     if question.classes == HUMANS and not question.conditions:
         own, link = question.organization_id, question.link_id or 0
         days = await visitor_days.counted(connection, own, link, question.begin, question.end)
     counts, pieces = visitor_days.told(days, bounds, question.end)
+    folded_until = await retention.folded_until(connection, question.organization_id)
+    if folded_until is not None and question.begin < folded_until:
+        _ensure_known(question, days, pieces, folded_until)
     if pieces:
-        source = await _Source.of(connection, question, levels=0)
+        source = _Source(question, [], [_Edge(question.begin, question.end)], None)
         numbers, begins, ends = (source.argument(list(values)) for values in zip(*pieces, strict=True))
         rows = await source.fetch(
             connection,
@@ -183,6 +191,17 @@ async def visitors(connection: Connection, question: Question, bounds: Sequence[
     return counts
 
 
+def _ensure_known(
+    question: Question, days: Sequence[VisitorDay], pieces: Sequence[Piece], folded_until: datetime
+) -> None:
+    """Where rows are gone, visitors are known of whole days, or of their begins or ends, and of humans alone."""
+    cuts = (
+        piece.begin < min(day.ends_at, folded_until) and day.begins_at < piece.end for piece in pieces for day in days
+    )
+    if question.classes != HUMANS or question.conditions or any(cuts):
+        raise ClicksNotKept
+
+
 async def classes_by_day(connection: Connection, organization_id: int, link_id: int) -> list[tuple[date, Class, int]]:
     """For ever: of each day (UTC) with a click of this link, how many there are in each class."""
     begin, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
@@ -194,7 +213,8 @@ async def classes_by_day(connection: Connection, organization_id: int, link_id: 
         select day, class, sum(clicks)::bigint as clicks from {pieces} (day, class, clicks)
          group by day, class order by day, class""",
         packs="""
-        select date '1970-01-01' + (case when level = 0 then bucket / 24 else bucket end), class, clicks
+        select date '1970-01-01' + (case level when 1 then bucket when 0 then bucket / 24 else bucket / 96 end),
+               class, clicks
           from {packs}""",
         rows="select (clicked_at at time zone 'UTC')::date, class, count(*) from {rows} group by 1, 2",
     )
@@ -206,13 +226,35 @@ def of_classes(clicks: Collection[tuple[Class, int]], wanted: Collection[Class])
     return sum(count for class_, count in clicks if class_ in wanted)
 
 
+class _Edge(NamedTuple):
+    """A range of which rows are read."""
+
+    begin: datetime
+    end: datetime
+
+
+def _cuts_a_quarter(edge: _Edge, folded_until: datetime) -> bool:
+    return any(bound < folded_until and bound.timestamp() % QUARTER_S for bound in edge)
+
+
+def _quarter(at: datetime) -> int:
+    return int(at.timestamp()) // QUARTER_S
+
+
 class _Source:
     """Where the clicks of a question are, as SQL with arguments."""
 
-    def __init__(self, question: Question, taken: Sequence[Span], edges: Sequence[tuple[datetime, datetime]]) -> None:
+    def __init__(
+        self, question: Question, taken: Sequence[Span], edges: Sequence[_Edge], folded_until: datetime | None
+    ) -> None:
+        """`folded_until`: until when packs have taken the place of rows. Raises `ClicksNotKept`."""
+        folded = [edge for edge in edges if folded_until is not None and edge.begin < folded_until]
+        if folded and (question.conditions or any(_cuts_a_quarter(edge, folded_until) for edge in folded)):
+            raise ClicksNotKept
         self._question = question
-        self._spans = taken
+        self._spans = [*taken, *(Span(packs.QUARTERS, _quarter(edge.begin), _quarter(edge.end)) for edge in folded)]
         self._edges = edges
+        self._folded_until = folded_until
         self._arguments: list[Any] = []
 
     @classmethod
@@ -224,11 +266,13 @@ class _Source:
                 "/* questions.of */ select since from busy_links where link_id = $1", question.link_id
             )
             first = last if since is None else max(first, since)
-        if question.conditions or not levels or first >= last:
-            return cls(question, [], [(question.begin, question.end)])
+        folded_until = await retention.folded_until(connection, question.organization_id)
+        if question.conditions or first >= last:
+            return cls(question, [], [_Edge(question.begin, question.end)], folded_until)
         closed = (await packs.closed(connection))[: levels - 1]
-        edges = [(question.begin, _hour(first)), (_hour(last), question.end)]
-        return cls(question, spans(first, last, closed), [edge for edge in edges if edge[0] < edge[1]])
+        edges = [_Edge(question.begin, _hour(first)), _Edge(_hour(last), question.end)]
+        taken = spans(first, last, closed)
+        return cls(question, taken, [edge for edge in edges if edge.begin < edge.end], folded_until)
 
     def argument(self, value: Any) -> str:
         """A place for a value in the SQL."""
@@ -240,6 +284,8 @@ class _Source:
     ) -> list[Any]:
         """Put together what packs and what rows have. In the SQL, `{pieces}` stands for that, `{packs}` and `{rows}`
         for where they are."""
+        if not is_packed and self._folded_until is not None and self._question.begin < self._folded_until:
+            raise ClicksNotKept
         edges = self._edges if is_packed else [(self._question.begin, self._question.end)]
         pieces = [rows.format(rows=self._rows(*edge)) for edge in edges]
         if is_packed and self._spans:
@@ -278,3 +324,96 @@ class _Source:
 
 def _hour(number: int) -> datetime:
     return datetime.fromtimestamp(number * 3600, UTC)
+
+
+class Place(NamedTuple):
+    """Where a walk through single clicks has come to.
+
+    Rows have no id: one is known by its time, its link, and `mark`, a hash of all in it that never changes. Of those
+    that are alike nobody can tell which is which, so they are counted.
+    """
+
+    at: datetime
+    link_id: int
+    mark: int
+    passed: int
+    """How many that are alike were seen."""
+
+
+_UNCHANGING = """visitor, location, referrer, platform, language, campaign, agent, rule_id, variant_id, is_head,
+                 is_prefetch, is_internal, is_use, is_scan, address, click_id"""
+_MORE = 8
+
+
+async def newest(connection: Connection, question: Question, after: Place | None, limit: int) -> list[asyncpg.Record]:
+    """The newest single clicks, with their `mark`s, after a place. Those that are not kept are none."""
+    kept_since = await retention.folded_until(connection, question.organization_id)
+    if kept_since is not None:
+        question = replace(question, begin=max(question.begin, kept_since))
+    if after is not None:
+        question = replace(question, end=min(question.end, after.at + timedelta(microseconds=1)))
+    count = limit + (after.passed if after else 0)
+    while True:
+        # There is no index by time of an organization's rows; but packs know in which hours there are so many.
+        begin = await _begin_of_newest(connection, question, count)
+        rows = await _newest_since(connection, replace(question, begin=begin), after, limit)
+        if len(rows) == limit or begin == question.begin:
+            return rows
+        count *= _MORE  # conditions leave some out
+
+
+async def _newest_since(
+    connection: Connection, question: Question, after: Place | None, limit: int
+) -> list[asyncpg.Record]:
+    source = await _Source.of(connection, question, levels=0)
+    passed = ""
+    if after is not None:
+        at, link_id, mark = (source.argument(value) for value in after[:3])
+        passed = f"where (clicked_at, link_id, mark) <= ({at}, {link_id}, {mark})"
+    offset, most = source.argument(after.passed if after else 0), source.argument(limit)
+    return await source.fetch(
+        connection,
+        "newest",
+        f"""
+        select * from {{pieces}} {passed}
+         order by clicked_at desc, link_id desc, mark desc offset {offset} limit {most}""",  # noqa: S608
+        packs="",
+        rows=f"select *, hash_record_extended(row({_UNCHANGING}), 0) as mark from {{rows}}",  # noqa: S608
+        is_packed=False,
+    )
+
+
+async def _begin_of_newest(connection: Connection, question: Question, count: int) -> datetime:
+    """Since when there are so many clicks, without the conditions; for one link, which has an index, since ever."""
+    if question.link_id is not None:
+        return question.begin
+    hour = await connection.fetchval(
+        """
+        /* questions.begin_of_newest */
+        select max(bucket)
+          from (select bucket, sum(sum(clicks)) over (order by bucket desc) as so_far from packs
+                 where organization_id = $1 and link_id = 0 and level = 0 and bucket between $2 and $3
+                   and class = any($4::smallint[])
+                 group by bucket) as hours
+         where so_far >= $5""",
+        question.organization_id,
+        int(question.begin.timestamp()) // 3600,
+        int(question.end.timestamp()) // 3600,
+        sorted(question.classes),
+        count,
+    )
+    return question.begin if hour is None else max(question.begin, _hour(hour))
+
+
+async def minutes(connection: Connection, question: Question) -> dict[int, int]:
+    """How many there are in each minute since 1970 that has any."""
+    source = await _Source.of(connection, question, levels=0)
+    rows = await source.fetch(
+        connection,
+        "minutes",
+        "select minute, clicks from {pieces} (minute, clicks)",
+        packs="",
+        rows="select floor(extract(epoch from clicked_at) / 60)::integer, count(*) from {rows} group by 1",
+        is_packed=False,
+    )
+    return {row["minute"]: row["clicks"] for row in rows}

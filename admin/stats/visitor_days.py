@@ -85,7 +85,7 @@ class VisitorDays:
         )
         for row in due:
             async with connection.transaction():
-                await _count_day(connection, *row)
+                await count_day(connection, *row)
             known = self._counted_until.get(row["organization_id"], _EVER)
             self._counted_until[row["organization_id"]] = max(known, row["ends_at"])
         return len(due)
@@ -130,7 +130,15 @@ async def counted(
     return [VisitorDay(*row) for row in rows]
 
 
-async def _count_day(connection: Connection, organization_id: int, begins_at: datetime, ends_at: datetime) -> None:
+async def count_day(
+    connection: Connection,
+    organization_id: int,
+    begins_at: datetime,
+    ends_at: datetime,
+    *,
+    of_all_links: bool = False,
+) -> None:
+    """Count a day, where that is not done: of the organization, and of its busy links or of all."""
     rows = await connection.fetch(
         """
         /* visitor_days.count_day */
@@ -143,12 +151,14 @@ async def _count_day(connection: Connection, organization_id: int, begins_at: da
             select 0 as link_id, visitor, min(quarter) as first, max(quarter) as last from seen group by visitor
             union all
             select link_id, visitor, min(quarter), max(quarter) from seen
-             where link_id in (select link_id from busy_links where organization_id = $1) group by link_id, visitor)
+             where $5 or link_id in (select link_id from busy_links where organization_id = $1)
+             group by link_id, visitor)
         select link_id, first, last, count(*) as count from visits group by link_id, first, last""",
         organization_id,
         begins_at,
         ends_at,
         Class.HUMAN,
+        of_all_links,
     )
     quarters = -((begins_at - ends_at) // _QUARTER)
     firsts, lasts = (defaultdict[int, list[int]](lambda: [0] * quarters) for _ in range(2))
@@ -162,7 +172,7 @@ async def _count_day(connection: Connection, organization_id: int, begins_at: da
         insert into visitor_days (organization_id, link_id, begins_at, ends_at, firsts, lasts)
         values ($1, $2, $3, $4, $5, $6)
         on conflict (organization_id, link_id, begins_at) do update
-           set firsts = excluded.firsts, lasts = excluded.lasts, ends_at = excluded.ends_at""",
+           set firsts = excluded.firsts, lasts = excluded.lasts where visitor_days.firsts is null""",
         [(organization_id, link, begins_at, ends_at, firsts[link], lasts[link]) for link in firsts],
     )
 
