@@ -99,7 +99,7 @@ def normal_window(window: Any) -> dict[str, Any]:
     take("from", _time)
     take("until", lambda text: text if text == "24:00" else _time(text))
     take("days", _days)
-    take("zone", _zone_name)
+    take("zone", zone_name)
     zone = normal.get("zone", "UTC") if "zone" in window else None
     take("after", lambda text: _normal_instant(text, zone))
     take("before", lambda text: _normal_instant(text, zone))
@@ -140,7 +140,8 @@ def _zone_names() -> dict[str, str]:
     return {name.lower(): name for name in available_timezones() - _ELSEWHERE}
 
 
-def _zone_name(text: Any) -> str:
+def zone_name(text: Any) -> str:
+    """The name of a time zone of IANA, sent in any case. Raises ValueError."""
     name = _zone_names().get(text.lower()) if isinstance(text, str) else None
     if name is None:
         raise ValueError("A zone is one of the IANA time zones, such as Europe/Berlin.")

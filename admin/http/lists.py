@@ -111,7 +111,7 @@ class Listing:
 
     def asked(self, pairs: Iterable[tuple[str, str]], wrong: Iterable[Detail] = ()) -> Asked:
         """What a query string asks for. Raises `Invalid`, also for what was found `wrong` with it before."""
-        sent = _Sent(pairs, [one["name"] for one in self.parameters], wrong)
+        sent = Sent(pairs, [one["name"] for one in self.parameters], wrong)
         page, per_page, limit = (sent.read(name, _whole_number) for name in ("page", "perPage", "limit"))
         sort = sent.read("sortBy", self._sort)
         order = sent.read("sortOrder", one_of("asc", "desc").read)
@@ -126,8 +126,7 @@ class Listing:
             sent.refuse("page", "There are no page numbers with a cursor; send one or the other.")
         if is_walk and sort not in (None, _BY_ID):
             sent.refuse("sortBy", f"A cursor goes by {_BY_ID}, which never changes; send page to sort by another.")
-        if sent.wrong:
-            raise Invalid(details=[Detail(*one) for one in sent.wrong.items()][:_MAX_DETAILS])
+        sent.check()
         return Asked(
             page=None if is_walk else page or 1,
             after=after,
@@ -271,13 +270,15 @@ def _spellings(names: Iterable[str]) -> dict[str, str]:
     return {spelling: name for name in names for spelling in (name, to_snake(name))}
 
 
-class _Sent:
+class Sent:
     """The parameters of a query string by name, however they are spelled, and what is wrong with them."""
 
-    def __init__(self, pairs: Iterable[tuple[str, str]], names: Iterable[str], wrong: Iterable[Detail]) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]], names: Iterable[str], wrong: Iterable[Detail] = ()) -> None:
         self.wrong = {detail.field: detail.message for detail in wrong}
         self._sent: dict[str, tuple[str, str]] = {}
-        spellings = _spellings(names) | {"page_size": "perPage"}
+        spellings = _spellings(names)
+        if "perPage" in spellings:
+            spellings["page_size"] = "perPage"
         for parameter, text in pairs:
             name = spellings.get(parameter)
             if name is None:
@@ -302,3 +303,8 @@ class _Sent:
     def refuse(self, name: str, message: str) -> None:
         """Refuse a parameter that was sent."""
         self.wrong.setdefault(self._sent[name][0], message)
+
+    def check(self) -> None:
+        """Raises `Invalid` with all that is wrong, if anything is."""
+        if self.wrong:
+            raise Invalid(details=[Detail(*one) for one in self.wrong.items()][:_MAX_DETAILS])
