@@ -47,6 +47,7 @@ def name_of(at: datetime, interval: str, zone: ZoneInfo) -> Any:
 @example(datetime(2026, 10, 30, 12, tzinfo=UTC), 5000, "America/Havana", "day")  # comes twice
 @example(datetime(2026, 4, 4, 12, tzinfo=UTC), 3000, "Australia/Lord_Howe", "hour")  # half an hour comes twice
 @example(datetime(2026, 10, 3, 12, tzinfo=UTC), 3000, "Australia/Lord_Howe", "hour")
+@example(datetime(2016, 5, 1, 3, tzinfo=UTC), 600, "America/Caracas", "hour")  # an hour ends when half of it is over
 @given(MOMENTS, st.integers(1, 80_000), st.sampled_from(ZONES), st.sampled_from(INTERVALS))
 def test_intervals_cover_a_range_without_gap_and_overlap(
     begin: datetime, minutes: int, name: str, interval: str
@@ -78,6 +79,7 @@ def test_intervals_cover_a_range_without_gap_and_overlap(
         ("America/Havana", date(2026, 11, 1), 25, 25),
         ("America/St_Johns", date(2026, 11, 1), 25, 25),
         ("Africa/Cairo", date(2026, 4, 24), 23, 23),
+        ("Asia/Pyongyang", date(2018, 5, 4), 23.5, 24),
     ],
 )
 def test_days_are_as_long_as_their_clocks_say(zone: str, day: date, hours: float, points: int) -> None:
