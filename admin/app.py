@@ -37,7 +37,7 @@ from admin.links import routes as links
 from admin.links.publish import Publisher
 from admin.links.verification import Verifier
 from admin.settings import AdminSettings
-from admin.stats import conversion_routes
+from admin.stats import conversion_routes, counting_routes, question_routes, single_routes
 from admin.stats import routes as stats
 from shared.redis import LOST, Redis, RedisError, open_redis
 
@@ -52,6 +52,9 @@ _ROUTERS = (
     domain_routes.router,
     orphans.router,
     stats.router,
+    question_routes.router,
+    single_routes.router,
+    counting_routes.router,
     conversion_routes.router,
     auth.router,
     account.router,

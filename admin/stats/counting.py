@@ -44,8 +44,12 @@ async def of_many(connection: Connection, organization_ids: Iterable[int]) -> di
     return {row["organization_id"]: Counting(*(row[name] for name in Counting._fields)) for row in rows}
 
 
-async def of(connection: Connection, organization_id: int) -> Counting:
-    """Of one organization."""
+async def of(connection: Connection, organization_id: int, *, lock: bool = False) -> Counting:
+    """Of one organization; locked against other changes if asked, also while there is nothing to lock."""
+    if lock:
+        await connection.execute(
+            "/* counting.of */ select from organizations where id = $1 for no key update", organization_id
+        )
     return (await of_many(connection, [organization_id])).get(organization_id, Counting())
 
 

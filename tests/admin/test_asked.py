@@ -10,9 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from admin.errors import Invalid
-from admin.stats.asked import DIMENSIONS, EVERY_CLASS, Asked, Form, Groups
+from admin.stats.asked import DIMENSIONS, Asked, Form, Groups
 from admin.stats.classify import Class
 from admin.stats.intervals import EARLIEST, INTERVALS, LATEST, bounds
+from admin.stats.questions import EVERY_CLASS
 
 NOW = datetime(2026, 11, 20, 20, 0, tzinfo=UTC)
 FORM = Form("interval", "by", "limit", "compare", "cursor", "format")
@@ -192,7 +193,7 @@ def test_what_is_asked_for() -> None:
             "exclude.referrer_group": "mail",
         }
     )
-    assert found.classes == {Class.HUMAN, Class.REPEAT} and found.link == "0123456789abcdef"
+    assert found.classes == frozenset({Class.HUMAN, Class.REPEAT}) and found.link == "0123456789abcdef"
     assert (found.by, found.limit, found.compare, found.interval) == ("variant", 7, True, "day")
     assert set(found.groups) == {Groups(frozenset({"social", "direct"}), False), Groups(frozenset({"mail"}), True)}
     assert asked({}).classes is None and asked({"class": "all"}).classes == EVERY_CLASS

@@ -1,0 +1,94 @@
+"""Answering: what a request asks, understood and answered in one moment of the database, within a time.
+
+Whoever asks for much waits longer than for anything else; who asks for too much gets `QueryTooLarge`, not a server that
+has no time for others.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import asyncpg
+from starlette.requests import Request
+
+from admin import database
+from admin.database import Connection, Pool
+from admin.errors import QueryTooLarge, Unavailable
+from admin.links import links
+from admin.stats import counting, questions
+from admin.stats.asked import Asked, Form, Groups, fact_is
+from admin.stats.facts import group_of
+from admin.stats.questions import EVERY_CLASS, FACTS, Condition, Question
+
+ANSWER_S = 6.0
+"""In all."""
+STATEMENT_S = 5.0
+FILE_S = 900.0
+"""Of a file: whoever takes it may be slow."""
+
+
+class Understood(NamedTuple):
+    """What was asked, and where the answer is."""
+
+    connection: Connection
+    asked: Asked
+    question: Question
+
+
+@contextlib.asynccontextmanager
+async def moment(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[Connection]:
+    """A snapshot for questions, for `within_s` (or `ANSWER_S`). Raises `QueryTooLarge`, `Unavailable`."""
+    clock = asyncio.get_running_loop().time
+    late_at = clock() + STATEMENT_S
+    has_begun = False
+    try:
+        async with database.snapshot(pool, within_s=ANSWER_S if within_s is None else within_s) as connection:
+            await connection.execute(f"set local statement_timeout = {round(STATEMENT_S * 1000)}")
+            has_begun = True
+            yield connection
+    except asyncpg.QueryCanceledError as error:
+        raise QueryTooLarge from error
+    except Unavailable as error:
+        # None of several statements took too long, but all of them together.
+        if has_begun and clock() >= late_at:
+            raise QueryTooLarge from error
+        raise
+
+
+@contextlib.asynccontextmanager
+async def understood(request: Request, organization_id: int, form: Form) -> AsyncIterator[Understood]:
+    """Raises `Invalid`, `NotFound` for a link, `QueryTooLarge`, `Unavailable`."""
+    async with moment(request.app.state.pool) as connection:
+        yield await understand(connection, request, organization_id, form)
+
+
+async def understand(connection: Connection, request: Request, organization_id: int, form: Form) -> Understood:
+    """Raises `Invalid`, `NotFound` for a link."""
+    wishes = await counting.of(connection, organization_id)
+    asked = form.asked(request.query_params.multi_items(), wishes.time_zone, datetime.now(UTC))
+    link_id = None
+    if asked.link is not None:
+        link_id = (await links.get(connection, organization_id, asked.link, is_deleted=None)).id
+    question = asked.question(organization_id, link_id)
+    return Understood(connection, asked, await _narrowed(connection, question, asked.groups))
+
+
+async def _narrowed(connection: Connection, question: Question, groups: Sequence[Groups]) -> Question:
+    """With the referrers of groups: those that there are in this time."""
+    if not groups:
+        return question
+    everything = replace(question, classes=EVERY_CLASS, conditions=())
+    counted, _ = await questions.breakdown(connection, everything, FACTS["referrer"], None)
+    return replace(
+        question,
+        conditions=(*question.conditions, *(_is_of(one, [str(host.value) for host in counted]) for one in groups)),
+    )
+
+
+def _is_of(groups: Groups, hosts: Sequence[str]) -> Condition:
+    return fact_is(
+        "referrer", [host for host in hosts if group_of(host) in groups.names], is_excluded=groups.is_excluded
+    )

@@ -1,0 +1,159 @@
+"""Singles: one click after the other, as the API shows them, in lists and in files.
+
+A walk goes from the newest to the oldest and meets each click that was there at its begin once, whatever comes
+meanwhile, and whatever other classes are given: `questions.Place` is where it stands.
+"""
+
+import base64
+import csv
+import io
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import asyncpg
+import orjson
+
+from admin.database import Connection
+from admin.http.answers import instant
+from admin.links.transfer.cells import guarded
+from admin.stats import questions, words
+from admin.stats.classify import REASONS, Class
+from admin.stats.facts import group_of
+from admin.stats.questions import Place, Question
+
+_AT_ONCE = 5000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_REASONS = list(REASONS)
+_PARTS = {
+    "location": ("country", "city"),
+    "referrer": ("referrer",),
+    "platform": ("device", "os", "browser"),
+    "language": ("language",),
+    "campaign": ("utmSource", "utmMedium", "utmCampaign", "utmTerm", "utmContent"),
+    "agent": ("userAgent",),
+}
+
+
+async def page(
+    connection: Connection, question: Question, after: Place | None, limit: int
+) -> tuple[list[dict[str, Any]], Place | None]:
+    """Clicks behind a place, and the place behind them; None at the end."""
+    rows = await questions.newest(connection, question, after, limit + 1)
+    place = _place_behind(rows[:limit], after) if len(rows) > limit else None
+    return await _shown(connection, rows[:limit]), place
+
+
+def _place_behind(rows: Sequence[asyncpg.Record], after: Place | None) -> Place:
+    keys = [(row["clicked_at"], row["link_id"], row["mark"]) for row in rows]
+    alike = sum(key == keys[-1] for key in keys)
+    is_same = after is not None and after[:3] == keys[-1]
+    return Place(*keys[-1], alike + (after.passed if after and is_same else 0))
+
+
+async def _shown(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[dict[str, Any]]:
+    texts = await words.texts(connection, {row[column] for row in rows for column in _PARTS})
+    found = await connection.fetch(
+        "/* singles.shown */ select id, public_id from links where id = any($1::bigint[])",
+        list({row["link_id"] for row in rows}),
+    )
+    links = {row["id"]: row["public_id"] for row in found}
+    return [_click(row, texts, links.get(row["link_id"])) for row in rows]
+
+
+def _click(row: asyncpg.Record, texts: dict[int, str], link: str | None) -> dict[str, Any]:
+    facts: dict[str, str] = {}
+    for column, names in _PARTS.items():
+        parts = texts[row[column]].split("\t") if len(names) > 1 else [texts[row[column]]]
+        facts |= dict(zip(names, [*parts, *[""] * len(names)], strict=False))
+    return {
+        "at": instant(row["clicked_at"]),
+        "linkId": link,
+        "class": Class(row["class"]).name.lower(),
+        "reason": _REASONS[row["reason"]] if row["version"] else None,
+        **facts,
+        "referrerGroup": group_of(facts["referrer"]),
+        "qr": row["is_scan"],
+        "ruleId": row["rule_id"],
+        "variantId": row["variant_id"],
+        "visitor": None if row["visitor"] is None else f"{row['visitor'] % 2**64:016x}",
+        "address": None if row["address"] is None else str(row["address"]),
+        "clickId": row["click_id"],
+    }
+
+
+COLUMNS = (
+    *("at", "linkId", "class", "reason"),
+    *(name for names in _PARTS.values() for name in names),
+    *("referrerGroup", "qr", "ruleId", "variantId", "visitor", "address", "clickId"),
+)
+
+
+def cursor_of(place: Place) -> str:
+    """The cursor that goes on there: base64url without padding of four numbers."""
+    at = (place.at - _EPOCH) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(f"{at}.{place.link_id}.{place.mark}.{place.passed}".encode()).decode().rstrip("=")
+
+
+def place_of(cursor: str) -> Place:
+    """Raises ValueError for what is no cursor."""
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except ValueError:
+        text = ""
+    found = re.fullmatch(r"([0-9]{1,16})\.([0-9]{1,18})\.(-?[0-9]{1,19})\.([0-9]{1,9})", text)
+    place = found and Place(_EPOCH + timedelta(microseconds=int(found[1])), *(int(part) for part in found.groups()[1:]))
+    # There is one spelling of each cursor; the decoder takes others, too.
+    if not place or not -(2**63) <= place.mark < 2**63 or cursor_of(place) != cursor:
+        raise ValueError("It is no cursor of these clicks.")
+    return place
+
+
+class Format(NamedTuple):
+    """A kind of file: what is before the clicks, between two of them, and behind them."""
+
+    media_type: str
+    head: bytes
+    lines: Callable[[list[dict[str, Any]]], list[bytes]]
+    between: bytes
+    end: bytes
+
+
+def _csv_lines(clicks: list[dict[str, Any]]) -> list[bytes]:
+    out = io.StringIO()
+    csv.writer(out).writerows([_cell(click[name]) for name in COLUMNS] for click in clicks)
+    return [out.getvalue().encode()]
+
+
+def _cell(value: Any) -> str:
+    """No spreadsheet takes it for a formula."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return guarded(value) if value else ""
+    return "" if value is None else str(value)
+
+
+def _json_lines(clicks: list[dict[str, Any]]) -> list[bytes]:
+    return [orjson.dumps(click) for click in clicks]
+
+
+FORMATS = {
+    # The byte order mark is for spreadsheets, which take a file without one for anything but UTF-8.
+    "csv": Format("text/csv; charset=utf-8", ("\ufeff" + ",".join(COLUMNS) + "\r\n").encode(), _csv_lines, b"", b""),
+    "json": Format("application/json", b"[", _json_lines, b",\n", b"]\n"),
+    "ndjson": Format("application/x-ndjson", b"", _json_lines, b"\n", b"\n"),
+}
+
+
+async def file(connection: Connection, question: Question, kind: Format) -> AsyncGenerator[bytes]:
+    """All of them as a file, piece by piece, in the memory of some thousand. In the caller's snapshot."""
+    before, place = kind.head, None
+    while True:
+        clicks, place = await page(connection, question, place, _AT_ONCE)
+        lines = kind.between.join(kind.lines(clicks))
+        yield before + lines + (kind.end if place is None and (clicks or kind.head) else b"")
+        if place is None:
+            return
+        before = kind.between
