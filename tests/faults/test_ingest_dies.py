@@ -18,7 +18,7 @@ _DIES = textwrap.dedent("""
 
     left = int(sys.argv.pop(1))
     moment = sys.argv.pop(1)
-    owner, name = {"before the commit": (ingest._Storing, "finish"), "after the commit": (sources, "tell")}[moment]
+    owner, name = {"before the commit": (ingest._Storing, "store"), "after the commit": (sources, "tell")}[moment]
     whole = getattr(owner, name)
 
     async def and_die(*arguments):

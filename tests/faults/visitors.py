@@ -1,11 +1,13 @@
 """Load: visitors who follow a link as fast as they can, and know exactly what they were answered."""
 
+import asyncio
 import contextlib
 import socket
 import threading
 import time
 from collections import Counter
 
+import asyncpg
 import httpx2
 
 from tests.houses import House, wait_for
@@ -89,11 +91,33 @@ def assert_counted(house: House, link_id: str, visitors: Visitors, *, before: in
     assert expected <= house.stats(link_id)["total"] <= expected + visitors.cut_off, house.pipeline()
     for numbers in (house.pipeline()["total"], *house.pipeline()["spools"]):
         assert_equations(numbers)
+    assert_counters_are_what_rows_say(house)
     assert {name: house.pipeline()["total"][name] for name in ("dropped", "lost", "setAside")} == {
         "dropped": 0,
         "lost": 0,
         "setAside": 0,
     }
+
+
+def assert_counters_are_what_rows_say(house: House) -> None:
+    """Of every organization, class and level of time."""
+
+    async def different() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(house.servers["DATABASE_URL"])
+        try:
+            return await connection.fetch(
+                """
+                with rows as (select organization_id, class, count(*) as clicks from clicks group by 1, 2),
+                     counted as (
+                         select organization_id, class, sum(clicks) as clicks from packs
+                          where link_id = 0 and level = 0 group by 1, 2)
+                select * from rows full join counted using (organization_id, class)
+                 where rows.clicks is distinct from counted.clicks"""
+            )
+        finally:
+            await connection.close()
+
+    assert asyncio.run(different()) == []
 
 
 def assert_equations(numbers: dict[str, int]) -> None:
