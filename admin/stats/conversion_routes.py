@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends
-from pydantic.alias_generators import to_snake
 from starlette.requests import Request
 
 from admin import errors
-from admin.database import Connection, snapshot, transaction
-from admin.errors import Detail, Invalid, NotFound
+from admin.database import Connection, transaction
+from admin.errors import ClicksNotKept, Invalid, NotFound
 from admin.http import ids
 from admin.http.answers import (
     Answer,
@@ -26,12 +25,13 @@ from admin.http.answers import (
 )
 from admin.http.bodies import body_of, documented_body
 from admin.http.idempotency import Once
-from admin.http.lists import Values, since, until
+from admin.http.lists import Sent, Values, since, until
 from admin.identity import audit
 from admin.identity.principal import LinkWriter, StatsReader
 from admin.links import links
 from admin.links.links import Link
-from admin.stats import conversions, experiments
+from admin.stats import conversions, experiments, retention
+from admin.stats.answering import moment
 from admin.stats.conversion_fields import NewConversion
 from admin.stats.conversions import Conversion
 from admin.stats.experiments import Compared, Span
@@ -168,7 +168,7 @@ class Experiment(Wire):
 
 
 def _goal(sent: str) -> str:
-    if not 1 <= len(sent) <= _MAX_GOAL or "\0" in sent:
+    if not 1 <= len(sent) <= _MAX_GOAL:
         raise ValueError(f"It must be the name of a conversion or the id of a link, of up to {_MAX_GOAL} characters.")
     return sent
 
@@ -189,39 +189,28 @@ class _Asked(NamedTuple):
     end: datetime
 
 
-def _asked(pairs: list[tuple[str, str]]) -> _Asked:
-    """Raises `Invalid`."""
-    names = {spelling: name for name in _PARAMETERS for spelling in (name, to_snake(name))}
-    sent: dict[str, Any] = {}
-    wrong: dict[str, str] = {}
-    for spelling, text in pairs:
-        if (name := names.get(spelling)) is None:
-            wrong.setdefault(spelling, "There is no such parameter.")
-        elif name in sent:
-            wrong.setdefault(spelling, "It is given twice.")
-        else:
-            try:
-                sent[name] = None  # now it is given, whatever it says
-                sent[name] = _PARAMETERS[name][0].read(text)
-            except ValueError as error:
-                wrong[spelling] = str(error)
+def _asked(pairs: list[tuple[str, str]], kept_since: datetime | None) -> _Asked:
+    """Unless it says more, of what is kept. Raises `Invalid`, `ClicksNotKept`."""
+    sent = Sent(pairs, _PARAMETERS)
+    goal, begin, end = (sent.read(name, values.read) for name, (values, _) in _PARAMETERS.items())
     if "goal" not in sent:
-        wrong["goal"] = "It is required."
-    end = sent.get("endDate") or datetime.now(UTC)
-    begin = sent.get("startDate") or max(end, datetime.min.replace(tzinfo=UTC) + _USUAL_SPAN) - _USUAL_SPAN
-    if not wrong and begin >= end:
-        wrong["endDate"] = "It must not be before startDate."
-    if not wrong and end - begin > _LONGEST_SPAN:
-        wrong["endDate"] = f"It must be at most {_LONGEST_SPAN.days} days after startDate."
-    if wrong:
-        raise Invalid(details=[Detail(*one) for one in wrong.items()][:100])
-    return _Asked(sent["goal"], begin, end)
+        sent.wrong["goal"] = "It is required."
+    end = end or datetime.now(UTC)
+    if begin and begin >= end:
+        sent.refuse("startDate", "It must be before the end.")
+    if begin and end - begin > _LONGEST_SPAN:
+        sent.refuse("startDate", f"It must be at most {_LONGEST_SPAN.days} days before the end.")
+    sent.check()
+    if kept_since and (end <= kept_since or (begin and begin < kept_since)):
+        raise ClicksNotKept
+    begin = begin or end - min(_USUAL_SPAN, end - (kept_since or datetime.min.replace(tzinfo=UTC)))
+    return _Asked(goal, begin, end)
 
 
 @router.get(
     "/links/{link_id}/experiment",
     summary="Compare a link's variants by outcome",
-    responses=documented(errors.Invalid, errors.NotFound),
+    responses=documented(errors.Invalid, errors.NotFound, errors.QueryTooLarge, errors.ClicksNotKept),
     openapi_extra={
         "parameters": [
             {"name": name, "in": "query", "required": name == "goal", "description": words, "schema": values.schema}
@@ -234,10 +223,10 @@ async def show_experiment(request: Request, caller: StatsReader, link_id: str) -
 
     `goal` is a link of the organization if one has that id, and otherwise the name of a conversion.
     """
-    public_id = ids.read("", link_id)
-    asked = _asked(request.query_params.multi_items())
-    async with snapshot(request.app.state.pool) as connection:
-        link = await links.get(connection, caller.organization_id, public_id)
+    async with moment(request.app.state.pool) as connection:
+        link = await links.get(connection, caller.organization_id, link_id)
+        kept_since = await retention.folded_until(connection, caller.organization_id)
+        asked = _asked(request.query_params.multi_items(), kept_since)
         goal = await _goal_link(connection, link, asked.goal)
         span = Span(caller.organization_id, link.id, asked.begin, asked.end)
         if goal is None:

@@ -12,6 +12,7 @@ from tests.admin.hosts import world_of
 from tests.admin.oauth_apps import given
 from tests.admin.people import log_in, mailed_token, session_of
 from tests.admin.routes import ROUTES
+from tests.admin.test_conversions import told_id
 from tests.admin.test_qr import png_of
 
 OWNER = "one@example.com"
@@ -57,6 +58,7 @@ async def everything(api: Api, connection: Connection) -> set[str]:
     await use(owner, "DELETE", "/v1/domains/{domain_id}", domain_id=domain["id"])
     job = await use(owner, "POST", "/v1/imports", [{"destination": "https://example.com/"}])
     await use(owner, "DELETE", "/v1/imports/{import_id}", import_id=job["data"]["id"])
+    await use(owner, "POST", "/v1/conversions", {"clickId": await told_id(connection), "name": "order"})
     key = (await use(owner, "POST", "/v1/api-keys", {"name": "CI"}))["data"]["id"]
     await use(owner, "POST", "/v1/api-keys/{key_id}/rotate", {}, key_id=key)
     await use(owner, "DELETE", "/v1/api-keys/{key_id}", key_id=key)
@@ -64,6 +66,7 @@ async def everything(api: Api, connection: Connection) -> set[str]:
     await use(owner, "PATCH", "/v1/members/{user_id}", {"role": "admin"}, user_id=member)
     await use(owner, "DELETE", "/v1/members/{user_id}", user_id=member)
     await use(owner, "PATCH", "/v1/organization", {"name": "One"})
+    await use(owner, "PATCH", "/v1/stats/settings", {"keptDays": 90})
     await use(owner, "PUT", "/v1/organization/logo", png=png_of())
     await use(owner, "DELETE", "/v1/organization/logo")
     await use(owner, "POST", "/v1/invitations", {"email": "new@example.com"})
@@ -106,6 +109,7 @@ ACTIONS = {
     "domain.verified",
     "domain.changed",
     "domain.deleted",
+    "conversion.created",
     "import.created",
     "import.cancelled",
     "api_key.created",
@@ -115,6 +119,7 @@ ACTIONS = {
     "member.removed",
     "member.joined",
     "organization.changed",
+    "stats_settings.changed",
     "logo.changed",
     "logo.removed",
     "invitation.created",

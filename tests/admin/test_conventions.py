@@ -21,6 +21,7 @@ from tests.admin.files_of_links import sent
 from tests.admin.oauth_apps import given
 from tests.admin.people import error_of, log_in, session_of
 from tests.admin.routes import CLOSED, DOCUMENT, ROUTES, Route
+from tests.admin.test_conversions import told, told_id
 from tests.admin.test_links_api import DOCUMENTED
 from tests.conftest import Servers
 
@@ -37,6 +38,7 @@ OPEN = {
     "POST /v1/oauth/token",
     "POST /v1/oauth/revoke",
     "POST /v1/oauth/introspect",
+    "GET /v1/public/stats",
 }
 UNKNOWN = {"link_id": "0123456789abcdef"}
 NOBODY = "//127.0.0.1:1"  # where nothing listens
@@ -114,6 +116,7 @@ async def theirs(api: Api, connection: Connection) -> dict[str, str]:
     link = await made(api.one.api, path="/mine")
     app = await api.one.api.post("/v1/oauth/clients", json={"name": "An app", "permissions": ["links:read"]})
     domain = await api.one.api.post("/v1/domains", json={"hostname": "go.example.com"})
+    await told(api.one.api, await told_id(connection))
     return {
         "link_id": link["id"],
         "domain_id": domain.json()["data"]["id"],
@@ -172,7 +175,7 @@ async def test_what_is_others_or_unknown_is_not_found(api: Api, connection: Conn
 
 async def test_lists_show_what_is_ones_own(api: Api, connection: Connection) -> None:
     await theirs(api, connection)
-    for path in ("/v1/links", "/v1/invitations", "/v1/oauth/grants", "/v1/domains", "/v1/imports"):
+    for path in ("/v1/links", "/v1/invitations", "/v1/oauth/grants", "/v1/domains", "/v1/imports", "/v1/conversions"):
         assert (await api.other.api.get(path)).json()["data"] == []
     for path, count in (("/v1/api-keys", 1), ("/v1/members", 1)):
         assert len((await api.other.api.get(path)).json()["data"]) == count

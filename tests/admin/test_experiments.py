@@ -8,13 +8,18 @@ from typing import Any, NamedTuple
 import pytest
 
 from admin.database import Connection
+from admin.http.ids import new_id
 from admin.stats.classify import Class
 from admin.stats.rates import Rate, difference
+from admin.stats.rows import COLUMNS, Row
 from tests.admin.conftest import Api, made
 from tests.admin.people import error_of
 
 AT = datetime(2026, 3, 10, 9, tzinfo=UTC)
 SPAN = "startDate=2026-03-10&endDate=2026-03-10"
+
+
+ROW = Row(AT, 0, 0, None, 0, 0, 0, 0, 0, 0, None, None, 0, 0, 0, False, False, False, False, False, None, None)
 
 
 class Visit(NamedTuple):
@@ -29,50 +34,28 @@ class Visit(NamedTuple):
 
 async def store(connection: Connection, link: str, visits: Iterable[Visit], spool: str = "a") -> None:
     """Clicks of this link, and the conversions of them."""
-    row = await connection.fetchrow("select id, organization_id from links where public_id = $1", link)
-    assert row is not None
-    seen = list(enumerate(visits))
-    clicks = [
-        (
-            AT + timedelta(minutes=visit.minute),
-            row["id"],
-            row["organization_id"],
-            visit.visitor,
-            visit.variant_id,
-            visit.class_,
-            f"{spool}-{number}",
+    found = await connection.fetchrow("select id, organization_id from links where public_id = $1", link)
+    assert found is not None
+    rows, converted = [], []
+    for number, visit in enumerate(visits):
+        row = ROW._replace(
+            clicked_at=AT + timedelta(minutes=visit.minute),
+            link_id=found["id"],
+            organization_id=found["organization_id"],
+            visitor=visit.visitor,
+            variant_id=visit.variant_id,
+            class_=visit.class_,
+            click_id=f"{spool}-{number}",
         )
-        for number, visit in seen
-    ]
-    columns = ("clicked_at", "link_id", "organization_id", "visitor", "variant_id", "class", "click_id")
-    await connection.execute(
-        f"create temp table if not exists told as select {', '.join(columns)} from clicks limit 0"
-    )
-    await connection.copy_records_to_table("told", records=clicks, columns=columns)
-    await connection.execute(
-        """
-        insert into clicks
-        select clicked_at, link_id, organization_id, visitor, 0, 0, 0, 0, 0, 0, null, variant_id, class, 0, 1,
-               false, false, false, false, false, null, click_id from told;
-        truncate told"""
-    )
-    await connection.copy_records_to_table(
-        "conversions",
-        records=[
-            (
-                f"{spool}{row['id']:04}{number:011}"[-16:],
-                row["organization_id"],
-                f"{spool}-{number}",
-                "",
-                visit.converted,
-                "matched",
-                row["id"],
-                AT + timedelta(minutes=visit.minute),
-            )
-            for number, visit in seen
-            if visit.converted
-        ],
-        columns=("public_id", "organization_id", "click_id", "told_id", "name", "status", "link_id", "clicked_at"),
+        rows.append(row)
+        if visit.converted:
+            converted.append((new_id(), row.click_id, visit.converted, row.link_id, row.clicked_at))
+    await connection.copy_records_to_table("clicks", records=rows, columns=COLUMNS)
+    await connection.executemany(
+        f"""
+        insert into conversions (organization_id, told_id, status, public_id, click_id, name, link_id, clicked_at)
+        values ({found["organization_id"]}, '', 'matched', $1, $2, $3, $4, $5)""",
+        converted,
     )
 
 
@@ -228,6 +211,19 @@ async def test_of_twenty_experiments_without_a_difference_one_finds_one(api: Api
     assert wrong <= rounds // 8
 
 
+async def test_it_needs_single_clicks(api: Api, connection: Connection) -> None:
+    link, _ = await link_of(api, 1, 1)
+    until = datetime(2026, 3, 9, tzinfo=UTC)
+    await connection.execute(
+        "insert into foldings (organization_id, until) values ($1, $2)", api.one.organization_id, until
+    )
+    assert (await asked(api, link, "goal=a&endDate=2026-03-10"))["startDate"] == "2026-03-09T00:00:00.000Z"
+    assert (await asked(api, link, "goal=a&startDate=2026-03-09"))["startDate"] == "2026-03-09T00:00:00.000Z"
+    for query in ("startDate=2026-03-08", "endDate=2026-03-08"):
+        answer = await api.one.api.get(f"/v1/links/{link}/experiment?goal=a&{query}")
+        assert error_of(answer) == (422, "CLICKS_NOT_KEPT")
+
+
 @pytest.mark.parametrize(
     ("query", "fields"),
     [
@@ -238,9 +234,9 @@ async def test_of_twenty_experiments_without_a_difference_one_finds_one(api: Api
         ("goal=a&goal=b", ["goal"]),
         ("goal=a&colour=red", ["colour"]),
         ("goal=a&startDate=soon&end_date=never", ["startDate", "end_date"]),
-        ("goal=a&startDate=2026-01-02&endDate=2026-01-01", ["endDate"]),
-        ("goal=a&startDate=1926-01-02&endDate=2026-01-01", ["endDate"]),
-        ("goal=a&startDate=2999-01-01", ["endDate"]),
+        ("goal=a&startDate=2026-01-02&endDate=2026-01-01", ["startDate"]),
+        ("goal=a&startDate=1926-01-02&endDate=2026-01-01", ["startDate"]),
+        ("goal=a&startDate=2999-01-01", ["startDate"]),
     ],
 )
 async def test_what_makes_no_sense_is_refused(api: Api, query: str, fields: list[str]) -> None:

@@ -11,6 +11,7 @@ from admin.database import Connection
 from tests.admin.conftest import Api, client_of
 from tests.admin.oauth_apps import given
 from tests.admin.people import session_of
+from tests.admin.test_conversions import told, told_id
 
 LISTS = [
     "/v1/links",
@@ -21,6 +22,7 @@ LISTS = [
     "/v1/oauth/clients",
     "/v1/oauth/grants",
     "/v1/auth/grants",
+    "/v1/conversions",
 ]
 
 
@@ -81,6 +83,7 @@ class Client:
 async def client(api: Api, connection: Connection) -> Client:
     owner = await session_of(api, "one@example.com")
     for number in range(5):
+        await told(owner, await told_id(connection, number))
         await owner.post("/v1/links", json={"destination": f"https://example.com/{number}"})
         await owner.post("/v1/api-keys", json={"name": f"key {number}"})
         await owner.post("/v1/invitations", json={"email": f"person{number}@example.com"})
