@@ -66,7 +66,7 @@ class Click(NamedTuple):
     is_scan: bool = False
     """It came from a QR code."""
     has_id: bool = False
-    """The destination was told the id of the click."""
+    """The destination was told the id of the click (click_ids.py)."""
     accept_language: str = ""
     """The begin of the header of that name: at most `MAX_ACCEPT_LANGUAGE` characters."""
     campaign: str = ""
@@ -89,10 +89,12 @@ class Click(NamedTuple):
         fields = orjson.loads(record)
         if not isinstance(fields, list) or not _ALWAYS <= len(fields) <= len(cls._fields):
             raise ValueError("a click is a list of 7 to 16 fields")
-        if any(type(value) is not kind for value, kind in zip(fields, _KINDS, strict=False)):
+        if tuple(map(type, fields)) != _KINDS[: len(fields)]:
             raise ValueError("a field of the click is of the wrong type")
         click = cls(*fields)
-        if not all(0 <= number < limit for number, limit in zip((*click[:3], *click[7:9]), _LIMITS, strict=True)):
+        if not (0 <= click.at_ms < _END_MS and 0 <= click.link_id < 2**31 and 0 <= click.organization_id < 2**63):
+            raise ValueError("a number of the click is out of range")
+        if not (0 <= click.rule_id < 2**31 and 0 <= click.variant_id < 2**31):
             raise ValueError("a number of the click is out of range")
         return click
 
@@ -100,12 +102,7 @@ class Click(NamedTuple):
 _ALWAYS = 7
 _DEFAULTS = (0, 0, False, False, False, "", "", False, False)
 _KINDS = (int, int, int, str, str, str, str, int, int, bool, bool, bool, str, str, bool, bool)
-_LIMITS = (253_402_300_800_000, 2**31, 2**63, 2**31, 2**31)  # the year 10000; what Postgres, and a pack, takes
-
-
-def click_id(spool: str, position: int) -> str:
-    """The id of the click that is recorded at a position of a spool, as it is stored (told: click_ids.py)."""
-    return f"{spool}-{position:x}"
+_END_MS = 253_402_300_800_000  # the year 10000
 
 
 class Batch(NamedTuple):

@@ -107,7 +107,7 @@ class Visitor:
     @property
     def country(self) -> str:
         """ISO 3166-1 alpha-2 in capitals: where the address is registered. Empty when nobody knows."""
-        return _country(self.address) if self._country is None else self._country
+        return country_of(self.address) if self._country is None else self._country
 
     @property
     def ip(self) -> IPv4Address | IPv6Address | None:
@@ -303,7 +303,8 @@ def _host(url: str) -> str:
 
 
 @lru_cache(maxsize=16384)
-def _country(address: str) -> str:
+def country_of(address: str) -> str:
+    """`Visitor.country` of an address that is canonical, or empty."""
     from iptocc import country_code
 
     code = country_code(address) or ""

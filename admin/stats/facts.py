@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from shared.clicks import Click
-from shared.visitor import Visitor
+from shared.visitor import Visitor, country_of
 
 UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 _LONGEST_UTM = 100
@@ -63,7 +63,7 @@ class Facts(NamedTuple):
 def facts_of(click: Click) -> Facts:
     """What is known of a click."""
     return Facts(
-        _location(click.address),
+        country_of(click.address),
         _referrer(click.referrer),
         _platform(click.user_agent),
         _language(click.accept_language),
@@ -84,11 +84,6 @@ def group_of(host: str) -> str:
     labels = host.split(".")
     named = (group for group, names in _NAMED.items() if not names.isdisjoint(labels))
     return _SHORT.get(".".join(labels[-2:])) or next(named, "other")
-
-
-@lru_cache(maxsize=16384)
-def _location(address: str) -> str:
-    return Visitor(address, "", "", "", "", 0).country
 
 
 @lru_cache(maxsize=16384)
