@@ -24,6 +24,7 @@ ApiError
 ├── MailNotConfigured        422  MAIL_NOT_CONFIGURED
 ├── DomainNotVerified        422  DOMAIN_NOT_VERIFIED
 ├── QueryTooLarge            422  QUERY_TOO_LARGE
+├── ClicksNotKept            422  CLICKS_NOT_KEPT
 ├── RateLimited              429  RATE_LIMIT_EXCEEDED
 ├── InternalError            500  INTERNAL_ERROR
 └── Unavailable              503  SERVICE_UNAVAILABLE

@@ -12,11 +12,9 @@ Rules of this file:
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
-
-import asyncpg
 
 from admin.database import Connection
 from admin.errors import ClicksNotKept
@@ -97,7 +95,7 @@ class Counted(NamedTuple):
 
 async def totals(connection: Connection, question: Question) -> Totals:
     """How many there are."""
-    source = await _Source.of(connection, question)
+    source = await Source.of(connection, question)
     rows = await source.fetch(
         connection,
         "totals",
@@ -118,7 +116,7 @@ async def totals(connection: Connection, question: Question) -> Totals:
 
 async def series(connection: Connection, question: Question, bounds: Sequence[datetime]) -> list[int]:
     """How many there are from each bound to the next, and from the last on. Bounds are at quarters of an hour."""
-    source = await _Source.of(connection, question, levels=2)
+    source = await Source.of(connection, question, levels=2)
     at = source.argument([int(bound.timestamp()) // QUARTER_S for bound in bounds])
     found = await source.fetch(
         connection,
@@ -141,7 +139,7 @@ async def breakdown(
     connection: Connection, question: Question, fact: Fact, limit: int | None
 ) -> tuple[list[Counted], int]:
     """The values of a fact that come most often, and how many clicks have others."""
-    source = await _Source.of(connection, question)
+    source = await Source.of(connection, question)
     most = source.argument(limit)
     value = f"coalesce(split_part(text, E'\\t', {fact.part}), '')" if fact.part else "number"
     rows = await source.fetch(
@@ -172,7 +170,7 @@ async def visitors(connection: Connection, question: Question, bounds: Sequence[
     if folded_until is not None and question.begin < folded_until:
         _ensure_known(question, days, pieces, folded_until)
     if pieces:
-        source = _Source(question, [], [_Edge(question.begin, question.end)], None)
+        source = Source(question, [], [_Edge(question.begin, question.end)], None)
         numbers, begins, ends = (source.argument(list(values)) for values in zip(*pieces, strict=True))
         rows = await source.fetch(
             connection,
@@ -205,7 +203,7 @@ def _ensure_known(
 async def classes_by_day(connection: Connection, organization_id: int, link_id: int) -> list[tuple[date, Class, int]]:
     """For ever: of each day (UTC) with a click of this link, how many there are in each class."""
     begin, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-    source = await _Source.of(connection, Question(organization_id, begin, end, EVERY_CLASS, link_id), levels=2)
+    source = await Source.of(connection, Question(organization_id, begin, end, EVERY_CLASS, link_id), levels=2)
     rows = await source.fetch(
         connection,
         "classes_by_day",
@@ -241,7 +239,7 @@ def _quarter(at: datetime) -> int:
     return int(at.timestamp()) // QUARTER_S
 
 
-class _Source:
+class Source:
     """Where the clicks of a question are, as SQL with arguments."""
 
     def __init__(
@@ -258,7 +256,7 @@ class _Source:
         self._arguments: list[Any] = []
 
     @classmethod
-    async def of(cls, connection: Connection, question: Question, *, levels: int = len(packs.HOURS)) -> "_Source":
+    async def of(cls, connection: Connection, question: Question, *, levels: int = len(packs.HOURS)) -> "Source":
         """`levels`: how many of packs can answer it."""
         first, last = -(-int(question.begin.timestamp() * 1000) // 3_600_000), int(question.end.timestamp()) // 3600
         if question.link_id is not None:
@@ -326,88 +324,9 @@ def _hour(number: int) -> datetime:
     return datetime.fromtimestamp(number * 3600, UTC)
 
 
-class Place(NamedTuple):
-    """Where a walk through single clicks has come to.
-
-    Rows have no id: one is known by its time, its link, and `mark`, a hash of all in it that never changes. Of those
-    that are alike nobody can tell which is which, so they are counted.
-    """
-
-    at: datetime
-    link_id: int
-    mark: int
-    passed: int
-    """How many that are alike were seen."""
-
-
-_UNCHANGING = """visitor, location, referrer, platform, language, campaign, agent, rule_id, variant_id, is_head,
-                 is_prefetch, is_internal, is_use, is_scan, address, click_id"""
-_MORE = 8
-
-
-async def newest(connection: Connection, question: Question, after: Place | None, limit: int) -> list[asyncpg.Record]:
-    """The newest single clicks, with their `mark`s, after a place. Those that are not kept are none."""
-    kept_since = await retention.folded_until(connection, question.organization_id)
-    if kept_since is not None:
-        question = replace(question, begin=max(question.begin, kept_since))
-    if after is not None:
-        question = replace(question, end=min(question.end, after.at + timedelta(microseconds=1)))
-    count = limit + (after.passed if after else 0)
-    while True:
-        # There is no index by time of an organization's rows; but packs know in which hours there are so many.
-        begin = await _begin_of_newest(connection, question, count)
-        rows = await _newest_since(connection, replace(question, begin=begin), after, limit)
-        if len(rows) == limit or begin == question.begin:
-            return rows
-        count *= _MORE  # conditions leave some out
-
-
-async def _newest_since(
-    connection: Connection, question: Question, after: Place | None, limit: int
-) -> list[asyncpg.Record]:
-    source = await _Source.of(connection, question, levels=0)
-    passed = ""
-    if after is not None:
-        at, link_id, mark = (source.argument(value) for value in after[:3])
-        passed = f"where (clicked_at, link_id, mark) <= ({at}, {link_id}, {mark})"
-    offset, most = source.argument(after.passed if after else 0), source.argument(limit)
-    return await source.fetch(
-        connection,
-        "newest",
-        f"""
-        select * from {{pieces}} {passed}
-         order by clicked_at desc, link_id desc, mark desc offset {offset} limit {most}""",  # noqa: S608
-        packs="",
-        rows=f"select *, hash_record_extended(row({_UNCHANGING}), 0) as mark from {{rows}}",  # noqa: S608
-        is_packed=False,
-    )
-
-
-async def _begin_of_newest(connection: Connection, question: Question, count: int) -> datetime:
-    """Since when there are so many clicks, without the conditions; for one link, which has an index, since ever."""
-    if question.link_id is not None:
-        return question.begin
-    hour = await connection.fetchval(
-        """
-        /* questions.begin_of_newest */
-        select max(bucket)
-          from (select bucket, sum(sum(clicks)) over (order by bucket desc) as so_far from packs
-                 where organization_id = $1 and link_id = 0 and level = 0 and bucket between $2 and $3
-                   and class = any($4::smallint[])
-                 group by bucket) as hours
-         where so_far >= $5""",
-        question.organization_id,
-        int(question.begin.timestamp()) // 3600,
-        int(question.end.timestamp()) // 3600,
-        sorted(question.classes),
-        count,
-    )
-    return question.begin if hour is None else max(question.begin, _hour(hour))
-
-
 async def minutes(connection: Connection, question: Question) -> dict[int, int]:
     """How many there are in each minute since 1970 that has any."""
-    source = await _Source.of(connection, question, levels=0)
+    source = await Source.of(connection, question, levels=0)
     rows = await source.fetch(
         connection,
         "minutes",

@@ -1,7 +1,7 @@
 """Singles: one click after the other, as the API shows them, in lists and in files.
 
 A walk goes from the newest to the oldest and meets each click that was there at its begin once, whatever comes
-meanwhile, and whatever other classes are given: `questions.Place` is where it stands.
+meanwhile, and whatever other classes are given: `Place` is where it stands.
 """
 
 import base64
@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -18,10 +19,10 @@ import orjson
 from admin.database import Connection
 from admin.http.answers import instant
 from admin.links.transfer.cells import guarded
-from admin.stats import questions, words
+from admin.stats import retention, words
 from admin.stats.classify import REASONS, Class
 from admin.stats.facts import group_of
-from admin.stats.questions import Place, Question
+from admin.stats.questions import Question, Source
 
 _AT_ONCE = 5000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,15 +35,92 @@ _PARTS = {
     "campaign": ("utmSource", "utmMedium", "utmCampaign", "utmTerm", "utmContent"),
     "agent": ("userAgent",),
 }
+_UNCHANGING = """visitor, location, referrer, platform, language, campaign, agent, rule_id, variant_id, is_head,
+                 is_prefetch, is_internal, is_use, is_scan, address, click_id"""
+_MORE = 8
+
+
+class Place(NamedTuple):
+    """Where a walk through single clicks has come to.
+
+    Rows have no id: one is known by its time, its link, and `mark`, a hash of all in it that never changes. Of those
+    that are alike nobody can tell which is which, so they are counted.
+    """
+
+    at: datetime
+    link_id: int
+    mark: int
+    passed: int
+    """How many that are alike were seen."""
 
 
 async def page(
     connection: Connection, question: Question, after: Place | None, limit: int
 ) -> tuple[list[dict[str, Any]], Place | None]:
     """Clicks behind a place, and the place behind them; None at the end."""
-    rows = await questions.newest(connection, question, after, limit + 1)
+    rows = await _newest(connection, question, after, limit + 1)
     place = _place_behind(rows[:limit], after) if len(rows) > limit else None
     return await _shown(connection, rows[:limit]), place
+
+
+async def _newest(connection: Connection, question: Question, after: Place | None, limit: int) -> list[asyncpg.Record]:
+    """The newest single clicks, with their `mark`s, after a place. Those that are not kept are none."""
+    kept_since = await retention.folded_until(connection, question.organization_id)
+    if kept_since is not None:
+        question = replace(question, begin=max(question.begin, kept_since))
+    if after is not None:
+        question = replace(question, end=min(question.end, after.at + timedelta(microseconds=1)))
+    count = limit + (after.passed if after else 0)
+    while True:
+        # There is no index by time of an organization's rows; but packs know in which hours there are so many.
+        begin = await _begin_of_newest(connection, question, count)
+        rows = await _newest_since(connection, replace(question, begin=begin), after, limit)
+        if len(rows) == limit or begin == question.begin:
+            return rows
+        count *= _MORE  # conditions leave some out
+
+
+async def _newest_since(
+    connection: Connection, question: Question, after: Place | None, limit: int
+) -> list[asyncpg.Record]:
+    source = await Source.of(connection, question, levels=0)
+    passed = ""
+    if after is not None:
+        at, link_id, mark = (source.argument(value) for value in after[:3])
+        passed = f"where (clicked_at, link_id, mark) <= ({at}, {link_id}, {mark})"
+    offset, most = source.argument(after.passed if after else 0), source.argument(limit)
+    return await source.fetch(
+        connection,
+        "newest",
+        f"""
+        select * from {{pieces}} {passed}
+         order by clicked_at desc, link_id desc, mark desc offset {offset} limit {most}""",  # noqa: S608
+        packs="",
+        rows=f"select *, hash_record_extended(row({_UNCHANGING}), 0) as mark from {{rows}}",  # noqa: S608
+        is_packed=False,
+    )
+
+
+async def _begin_of_newest(connection: Connection, question: Question, count: int) -> datetime:
+    """Since when there are so many clicks, without the conditions; for one link, which has an index, since ever."""
+    if question.link_id is not None:
+        return question.begin
+    hour = await connection.fetchval(
+        """
+        /* singles.begin_of_newest */
+        select max(bucket)
+          from (select bucket, sum(sum(clicks)) over (order by bucket desc) as so_far from packs
+                 where organization_id = $1 and link_id = 0 and level = 0 and bucket between $2 and $3
+                   and class = any($4::smallint[])
+                 group by bucket) as hours
+         where so_far >= $5""",
+        question.organization_id,
+        int(question.begin.timestamp()) // 3600,
+        int(question.end.timestamp()) // 3600,
+        sorted(question.classes),
+        count,
+    )
+    return question.begin if hour is None else max(question.begin, datetime.fromtimestamp(hour * 3600, UTC))
 
 
 def _place_behind(rows: Sequence[asyncpg.Record], after: Place | None) -> Place:

@@ -240,7 +240,8 @@ async def test_every_answer_is_what_a_plain_look_says(world: World, query: dict[
         assert few["items"] == broken["items"][:1] and few["total"] == len(taken)
         assert few["other"] == len(taken) - sum(item["total"] for item in few["items"])
 
-    clicks, cursor = [], ""
+    clicks: list[dict[str, Any]] = []
+    cursor: str | None = ""
     while cursor is not None:
         answer = (await world.tenant.api.get("/v1/stats/clicks", params=query | {"cursor": cursor, "limit": 99})).json()
         clicks += answer["data"]
@@ -373,6 +374,25 @@ async def test_a_walk_meets_each_click_once_whatever_comes_meanwhile(api: Api, c
             cursor = answer["meta"]["cursor"]["next"]
         assert Counter(seen).total() == 14
         assert sorted(city for _, _, city in seen) == sorted(["A", "B", "C", "Rio", *[""] * 10])
+
+
+async def test_clicks_that_are_not_kept_are_counted_but_not_shown(world: World, connection: Connection) -> None:
+    until = datetime.now(UTC) - timedelta(days=9, hours=1)
+    await connection.execute("insert into foldings values ($1, $2)", world.tenant.organization_id, until)
+    kept = [one for one in world.clicks if one.at >= until]
+    listed = await world.asks("/clicks", **{"class": "all", "limit": "1000"})
+    assert len(listed) == len(kept) > 10
+    lines = (await world.tenant.api.get("/v1/stats/export?class=all&format=ndjson")).text.splitlines()
+    assert [json.loads(line) for line in lines] == listed
+    for path in ("", "/timeseries", "/breakdown"):
+        answer = await world.tenant.api.get(f"/v1/stats{path}", params={"country": "BR"})
+        assert error_of(answer) == (422, "CLICKS_NOT_KEPT"), path
+    recent = {"country": "BR", "startDate": (until + timedelta(days=2)).date().isoformat()}
+    assert (await world.asks("", **recent))["visitors"] is not None
+    found = await world.asks("", **{"class": "all"})
+    assert found["visitors"] is None and found["total"] > 0
+    series = await world.asks("/timeseries", **{"class": "all"})
+    assert "visitors" not in series["points"][0] and series["total"] == found["total"]
 
 
 async def test_exports_have_what_the_list_has(
