@@ -1,4 +1,4 @@
-"""Ids of clicks as destinations are told them: where a click is recorded, sealed.
+"""Ids of clicks, which their destinations are told: where a click is recorded, sealed.
 
 Rules of this file:
 
@@ -14,8 +14,6 @@ import re
 from functools import lru_cache
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-from shared.clicks import click_id
 
 _SHAPE = re.compile("[A-Za-z0-9_-]{21}[AQgw]")
 _LIMIT = 2**48
@@ -42,13 +40,13 @@ class ClickIds:
             raise ValueError("no edge has such a record")
         return base64.urlsafe_b64encode(self._seal(block)).decode("ascii").rstrip("=")
 
-    def open(self, told: str) -> str | None:
-        """The click that this is the id of, as it is stored (`click_id`); None for what was made up."""
+    def open(self, told: str) -> tuple[str, int] | None:
+        """The spool and the position that this is the id of; None for what was made up."""
         if not _SHAPE.fullmatch(told):
             return None
         block = self._open(base64.urlsafe_b64decode(told + "=="))
         position = int.from_bytes(block[8:], "big")
-        return click_id(block[:8].hex(), position) if position < _LIMIT else None
+        return (block[:8].hex(), position) if position < _LIMIT else None
 
 
 @lru_cache(maxsize=8)

@@ -15,8 +15,7 @@ select nextval('versions'), hostname, path from links where click_id_parameter i
 create table conversions (
     public_id       text collate "C" primary key,
     organization_id bigint not null references organizations,
-    click_id        text not null,               -- as in clicks
-    told_id         text not null,               -- the same, sealed
+    click_id        text not null,
     name            text not null,
     value           numeric(19, 4),
     currency        text check ((currency is null) = (value is null)),

@@ -65,7 +65,7 @@ def _resource(conversion: Conversion) -> Resource[ConversionAttributes]:
         id=ids.shown("conv", conversion.public_id),
         type="conversion",
         attributes=ConversionAttributes(
-            click_id=conversion.told_id,
+            click_id=conversion.click_id,
             name=conversion.name,
             value=None if conversion.value is None else float(conversion.value),
             currency=conversion.currency,

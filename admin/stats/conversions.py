@@ -17,7 +17,7 @@ from admin.database import Connection
 from admin.errors import AlreadyExists, NotFound
 from admin.http import ids
 from admin.http.lists import Asked, Filter, Found, Listing, one_of, since, text, until
-from shared.click_ids import click_ids
+from shared.click_ids import ClickIds, click_ids
 
 STATUSES = ("pending", "matched", "unmatched")
 
@@ -30,8 +30,7 @@ class Conversion(NamedTuple):
     """A row of conversions."""
 
     public_id: str
-    told_id: str
-    """The id of the click as its destination was told it."""
+    click_id: str
     name: str
     value: Decimal | None
     """With up to four places; not without a currency."""
@@ -50,14 +49,13 @@ class Told(NamedTuple):
     """What somebody says of a click."""
 
     click_id: str
-    """As the destination was told it."""
     name: str
     value: Decimal | None
     currency: str | None
     external_id: str | None
 
 
-_COLUMNS = """public_id, told_id, name, value, currency, external_id, created_at, status,
+_COLUMNS = """public_id, click_id, name, value, currency, external_id, created_at, status,
               (select public_id from links where links.id = link_id) as link, variant_id, clicked_at"""
 
 LISTING = Listing(
@@ -74,25 +72,27 @@ LISTING = Listing(
 )
 
 
+async def ids_of_clicks(connection: Connection) -> ClickIds:
+    """What seals and opens the ids of clicks, the same for ever."""
+    return click_ids(await connection.fetchval("/* conversions.ids_of_clicks */ select key from click_key"))
+
+
 async def record(connection: Connection, organization_id: int, told: Told) -> tuple[Conversion, bool]:
     """The conversion, and whether it is new: by its external id it may be known.
 
     Raises `NotFound` for what is the id of no click, and `AlreadyExists` for an external id that is another one's.
     """
-    key = await connection.fetchval("/* conversions.record */ select key from click_key")
-    click_id = click_ids(key).open(told.click_id)
-    if click_id is None:
+    if (await ids_of_clicks(connection)).open(told.click_id) is None:
         raise NotFound("There is no such click: clickId is what a destination was told in its clickIdParameter.")
     public_id = await connection.fetchval(
         """
         /* conversions.record */
         insert into conversions
-               (public_id, organization_id, click_id, told_id, name, value, currency, external_id)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
+               (public_id, organization_id, click_id, name, value, currency, external_id)
+        values ($1, $2, $3, $4, $5, $6, $7)
         on conflict (organization_id, external_id) do nothing returning public_id""",
         ids.new_id(),
         organization_id,
-        click_id,
         *told,
     )
     if public_id is None:
@@ -116,7 +116,7 @@ async def _known(connection: Connection, organization_id: int, told: Told) -> Co
     )
     assert row is not None  # nobody takes one away
     known = Conversion(**row)
-    if (known.told_id, known.name, known.value, known.currency) != told[:4]:
+    if (known.click_id, known.name, known.value, known.currency) != told[:4]:
         raise AlreadyExists("Another conversion has this externalId.")
     return known
 

@@ -24,12 +24,13 @@ from redis.exceptions import ResponseError
 from admin.database import Connection
 from admin.links import counts
 from admin.links.counts import LinkCount
-from admin.stats import months, retention, sources
+from admin.stats import conversions, months, retention, sources
 from admin.stats.packs import Packs
 from admin.stats.rows import COLUMNS, Maker, Row
 from admin.stats.visitor_days import VisitorDays
 from shared import clicks
-from shared.clicks import Batch, Click, click_id
+from shared.click_ids import ClickIds
+from shared.clicks import Batch, Click
 from shared.redis import Redis, stream_entries
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ class _Aside(NamedTuple):
 class Lane:
     """What the worker that ingests remembers from batch to batch. It begins anew with each lease."""
 
-    def __init__(self) -> None:
+    def __init__(self, click_ids: ClickIds) -> None:
+        self.click_ids = click_ids
         self.maker = Maker()
         self.packs = Packs()
         self.visitor_days = VisitorDays()
@@ -74,7 +76,7 @@ class Lane:
     @classmethod
     async def begin(cls, connection: Connection) -> "Lane":
         """For the holder of the lease."""
-        lane = cls()
+        lane = cls(await conversions.ids_of_clicks(connection))
         await months.step(connection, datetime.now(UTC))
         await lane.packs.load(connection)
         await lane.visitor_days.load(connection)
@@ -156,7 +158,7 @@ async def _store(connection: Connection, batches: Sequence[Batch], lane: Lane) -
 
     If Postgres refuses something in them, in halves, down to the record that it refuses: that one is set aside.
     """
-    storing = _Storing(await sources.positions(connection, {batch.spool for batch in batches}))
+    storing = _Storing(await sources.positions(connection, {batch.spool for batch in batches}), lane.click_ids)
     for batch in batches:
         storing.add(batch)
     try:
@@ -226,12 +228,13 @@ async def _put_aside(connection: Connection, aside: _Aside) -> None:
 class _Storing:
     """One transaction's work: what is new in some batches."""
 
-    def __init__(self, positions: Mapping[str, int]) -> None:
+    def __init__(self, positions: Mapping[str, int], click_ids: ClickIds) -> None:
         self.positions = dict(positions)
         self.gaps: dict[str, int] = {}
         self.clicks: list[Click] = []
         self.click_ids: list[str | None] = []
         self.set_aside: list[_Aside] = []
+        self._ids = click_ids
         self._seen: dict[str, int] = {}
 
     def add(self, batch: Batch) -> None:
@@ -246,11 +249,12 @@ class _Storing:
         for number, record in enumerate(batch.records[position - batch.first :], start=position):
             try:
                 click = Click.from_bytes(record)
+                click_id = self._ids.seal(spool, number) if click.has_id else None
             except ValueError as error:
                 self.set_aside.append(_Aside(spool, number, record, f"not a click: {error}"))
             else:
                 self.clicks.append(click)
-                self.click_ids.append(click_id(spool, number) if click.has_id else None)
+                self.click_ids.append(click_id)
         self.positions[spool] = max(position, batch.end)
 
     async def store(self, connection: Connection, rows: Sequence[Row], lane: Lane) -> None:

@@ -9,7 +9,6 @@ import pytest
 from admin.database import Connection
 from admin.links import publish
 from admin.stats import conversions
-from shared.click_ids import click_ids
 from shared.clicks import Batch, Click
 from shared.links import Address, Published
 from shared.redis import Redis
@@ -23,7 +22,7 @@ SPOOL = "0123456789abcdef"
 
 async def told_id(connection: Connection, position: int = 0) -> str:
     """What the destination of a click was told."""
-    return click_ids(await connection.fetchval("select key from click_key")).seal(SPOOL, position)
+    return (await conversions.ids_of_clicks(connection)).seal(SPOOL, position)
 
 
 async def clicked(

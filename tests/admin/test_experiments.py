@@ -53,8 +53,8 @@ async def store(connection: Connection, link: str, visits: Iterable[Visit], spoo
     await connection.copy_records_to_table("clicks", records=rows, columns=COLUMNS)
     await connection.executemany(
         f"""
-        insert into conversions (organization_id, told_id, status, public_id, click_id, name, link_id, clicked_at)
-        values ({found["organization_id"]}, '', 'matched', $1, $2, $3, $4, $5)""",
+        insert into conversions (organization_id, status, public_id, click_id, name, link_id, clicked_at)
+        values ({found["organization_id"]}, 'matched', $1, $2, $3, $4, $5)""",
         converted,
     )
 
@@ -87,9 +87,10 @@ async def test_each_variant_is_compared_with_the_first(api: Api, connection: Con
     ]
     await store(connection, link, visits)
     await connection.execute(
-        "insert into conversions select 'x' || substr(public_id, 2), organization_id, click_id, "
-        "told_id, name, null, null, null, created_at, status, next_try_at, link_id, variant_id, "
-        "clicked_at from conversions"
+        """
+        insert into conversions (public_id, organization_id, status, click_id, name, link_id, clicked_at)
+        select 'x' || substr(public_id, 2), organization_id, status, click_id, name, link_id, clicked_at
+          from conversions"""
     )  # each twice: one click is one outcome
     found = await asked(api, link, f"goal=order&{SPAN}")
     assert found["goal"] == {"conversion": "order", "linkId": None}

@@ -157,8 +157,8 @@ async def test_the_destination_is_told_the_id_of_the_click(edge: Edge, publisher
     [reader] = edge.spools()
     assert locations == [f"{TARGET}?click={click_ids(key).seal(reader.spool, number)}" for number in (0, 1)]
     reader.close()
-    await publisher.change(PROMO, with_terms(3, click_id_parameter="click"))
-    assert (await visit(edge)).headers["location"] == TARGET  # nothing to seal it with
+    await publisher.change(OTHER, with_terms(click_id_parameter="click"))
+    assert (await visit(edge, "/other")).headers["location"] == TARGET  # nothing to seal it with
     assert [click.has_id for click in edge.clicks()] == [True, True, False]
 
 
