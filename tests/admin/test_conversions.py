@@ -229,3 +229,11 @@ async def test_the_edge_gets_the_key_with_links_that_tell_ids(api: Api, connecti
     await redis.flushall()
     await publish.rebuild(connection, redis)
     assert [await published("/plain"), await published("/telling")] == ["", key]
+
+
+async def test_a_click_with_an_id_that_no_edge_told_is_set_aside(connection: Connection, redis: Redis) -> None:
+    records = [Click(AT_MS, 1, 7, "GET", "", BROWSER, "", has_id=has_id).to_bytes() for has_id in (True, False)]
+    await deliver(redis, Batch("no spool", 0, records))
+    await drain(connection, redis)
+    assert await connection.fetch("select click_id from clicks") == [(None,)]
+    assert await connection.fetchval("select position from clicks_set_aside") == 0

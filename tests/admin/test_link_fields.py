@@ -104,6 +104,7 @@ async def test_the_edge_is_told_what_it_needs(api: Api, redis: Redis) -> None:
     told = await entry(redis, link)
     assert told is not None
     assert told.terms.password_hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert told.terms.click_id_key
     utm = "utm_source=letter&utm_campaign=spring"
     assert told == Entry(
         told.link_id,
@@ -130,6 +131,7 @@ async def test_the_edge_is_told_what_it_needs(api: Api, redis: Redis) -> None:
                 Variant(4, 3, f"https://example.com/b?{utm}"),
             ),
             Preview("Spring sale", "All week", "https://example.com/i.png"),
+            told.terms.click_id_key,
         ),
     )
     await api.one.api.put(f"/v1/links/{link['id']}", json=TAKEN_AWAY | {"password": None})
