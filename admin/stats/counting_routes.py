@@ -1,7 +1,7 @@
 """The routes of how an organization wants its clicks counted, and of what anybody may see of a link."""
 
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -34,7 +34,7 @@ from shared.entries import HostEntry
 from shared.links import Address, normal_hostname, path_under
 from shared.windows import zone_name
 
-_LONGEST_DAYS = 36_500
+_SHORTEST_DAYS, _LONGEST_DAYS = 7, 36_500
 _MAX_RANGES = 100
 _MOST_COUNTRIES = 10
 _LOOKS = (Limit(60, 60),)
@@ -44,10 +44,13 @@ router = APIRouter(tags=["Stats"])
 
 
 def _network(text: str) -> str:
+    """As addresses are compared with it: none has a scope, and IPv4 is told as IPv4."""
     try:
-        return str(ip_network(text.strip(), strict=False))
+        network = ip_network("" if "%" in text else text.strip(), strict=False)
     except ValueError as error:
         raise ValueError("It must be an address or a range, such as 192.0.2.0/24 or 2001:db8::/32.") from error
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return str(network if mapped is None else ip_network(f"{mapped}/{network.prefixlen - 96}"))
 
 
 class CountingChange(Change):
@@ -57,7 +60,7 @@ class CountingChange(Change):
     addresses: Literal["none", "truncated", "full"] = "none"
     heeds_opt_out: bool = False
     internal: Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=_MAX_RANGES)] = []
-    kept_days: Annotated[int, Field(ge=1, le=_LONGEST_DAYS), is_whole] | None = None
+    kept_days: Annotated[int, Field(ge=_SHORTEST_DAYS, le=_LONGEST_DAYS), is_whole] | None = None
 
 
 class CountingResource(Wire):
@@ -140,10 +143,17 @@ class PublicStats(Wire):
     """Those with the most clicks."""
 
 
-_PUBLIC = ("hostname", "path")
+_PUBLIC = {"hostname": "idn-hostname", "path": "link-path"}
+"""Parameters, and what they are."""
 _PARAMETERS = [
-    {"name": name, "in": "query", "required": True, "description": "Of the link.", "schema": {"type": "string"}}
-    for name in _PUBLIC
+    {
+        "name": name,
+        "in": "query",
+        "required": True,
+        "description": f"The {name} of the link.",
+        "schema": {"type": "string", "format": kind},
+    }
+    for name, kind in _PUBLIC.items()
 ]
 
 
