@@ -46,7 +46,9 @@ async def moment(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[
     has_begun = False
     try:
         async with database.snapshot(pool, within_s=ANSWER_S if within_s is None else within_s) as connection:
-            await connection.execute(f"set local statement_timeout = {round(STATEMENT_S * 1000)}")
+            await connection.execute(
+                f"/* answering.moment */ set local statement_timeout = {round(STATEMENT_S * 1000)}"
+            )
             has_begun = True
             yield connection
     except asyncpg.QueryCanceledError as error:
