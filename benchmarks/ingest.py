@@ -151,13 +151,12 @@ async def _paced(running: Running, feed: Feed, pace: int, seconds: int) -> dict[
     delays_s: list[float] = []
     begun, rounds = time.time(), round(seconds / SHIPPED_EVERY_S)
     for number in range(rounds):
-        batches = feed.next_round(each)
+        made_at, batches = time.time(), feed.next_round(each)
         while time.time() < begun + (number + 1) * SHIPPED_EVERY_S:
             await asyncio.sleep(0.01)
             await _look(running.connection, waiting, delays_s)
-        # The clicks of the round came while we waited, and the first of them had to wait the longest.
         for batch in batches:
-            waiting[batch.spool].append((batch.end, begun + number * SHIPPED_EVERY_S))
+            waiting[batch.spool].append((batch.end, made_at))
         ship(running.redis, batches)
     while any(waiting.values()):
         await asyncio.sleep(0.01)

@@ -98,7 +98,7 @@ async def _measure(home: Path, count: int, settings: list[str]) -> dict[str, Any
         pool = await database.open_pool(url, size=1)
         found = [await _time(pool, asked, now) for asked in _all(owners)]
         await pool.close()
-    return {"built_s": round(built_s, 1), "bytes_a_click": sizes, "questions": [took._asdict() for took in found]}
+    return {"bytes_a_click": sizes, "questions": [took._asdict() for took in found]}
 
 
 async def _filled(connection: Connection, count: int) -> datetime:

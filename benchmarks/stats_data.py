@@ -149,8 +149,7 @@ async def _packs(connection: Connection, begin: datetime, end: datetime) -> None
 def _packing(scope: str, arrays: dict[str, str], join: str) -> str:
     bits = {name: 1 << place for place, name in enumerate(reversed(arrays))}
     packed = ", ".join(
-        f"array_agg({name} << 32 | clicks order by {name}) filter (where what & {bit} = 0)"
-        for name, bit in bits.items()
+        f"array_agg({name} << 32 | clicks) filter (where what & {bit} = 0)" for name, bit in bits.items()
     )
     none = (1 << len(arrays)) - 1
     return f"""
