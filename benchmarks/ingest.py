@@ -118,6 +118,8 @@ async def _drained(running: Running) -> dict[str, float]:
         await asyncio.sleep(0.2)
         seen_mb.append(_rss_mb(running.processes["the worker"]))
     took_s, count = time.monotonic() - begun, await _stored(running.connection) - begun_with
+    if not count:
+        raise SystemExit("the first commit had all of them; more --clicks are needed")
     third = max(1, len(seen_mb) // 3)
     cpu_us = {name: (_cpu_s([pid]) - used[name]) * 1e6 / count for name, pid in running.processes.items()}
     return {
