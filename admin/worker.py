@@ -17,7 +17,7 @@ from admin.links import import_jobs, imports, links, publish
 from admin.links.checker import Checker, enrol
 from admin.links.importing import Importer
 from admin.settings import AdminSettings
-from admin.stats import conversions, ingest, reclassify, sources, visitors
+from admin.stats import conversions, erasing, ingest, reclassify, sources, visitors
 from admin.stats.recount import Recount
 from shared.redis import LOST, Redis, RedisError, open_redis
 from shared.settings import SettingsError
@@ -119,7 +119,7 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
             if time.monotonic() >= tend_at:
                 await lane.tend(connection, datetime.now(UTC))
                 tend_at = time.monotonic() + _TEND_EVERY_S
-            is_busy = await reclassify.step(connection)
+            is_busy = await reclassify.step(connection) or await erasing.step(connection)
             await ingest.step(connection, redis, lane, wait_ms=1 if is_busy else 1000)
             if time.monotonic() >= compare_at:
                 await sources.step(connection, redis, silence_s=settings.spool_silence_s)

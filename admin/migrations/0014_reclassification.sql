@@ -8,3 +8,15 @@ create table reclassifications (
     requested_at timestamptz not null default now(),
     finished_at  timestamptz
 );
+
+-- Clicks of links that are to be forgotten.
+create table erasures (
+    id              bigint generated always as identity primary key,
+    organization_id bigint not null,
+    link_id         bigint not null,
+    begins_at       timestamptz not null,
+    ends_at         timestamptz not null,  -- exclusively
+    clicks          bigint not null default 0,  -- that are gone
+    requested_at    timestamptz not null default now(),
+    finished_at     timestamptz
+);

@@ -11,7 +11,7 @@ Rules of this file:
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -270,10 +270,10 @@ class _Storing:
 
 
 def _link_counts(rows: Iterable[Row]) -> list[LinkCount]:
-    counted: dict[int, LinkCount] = {}
+    by_link = defaultdict[int, list[Row]](list)
     for row in rows:
-        count = counted.get(row.link_id, LinkCount(row.link_id, 0, 0, row.clicked_at))
-        counted[row.link_id] = LinkCount(
-            row.link_id, count.total + 1, count.uses + row.is_use, max(count.last_at, row.clicked_at)
-        )
-    return list(counted.values())
+        by_link[row.link_id].append(row)
+    return [
+        LinkCount(link_id, len(some), sum(row.is_use for row in some), max(row.clicked_at for row in some))
+        for link_id, some in by_link.items()
+    ]

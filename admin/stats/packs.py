@@ -14,8 +14,7 @@ Rules of this file:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -33,12 +32,13 @@ QUARTERS = -1
 BUSY = 20_000
 
 _GRACE_H = 1
-_COLUMNS = (
+COLUMNS = (
     *("organization_id", "link_id", "bucket", "level", "class", "is_part", "clicks", "anonymous", "scans", "quarters"),
     *("locations", "referrers", "platforms", "languages", "campaigns", "links", "rules", "variants"),
 )
-_SUMS = """packed(locations), packed(referrers), packed(platforms), packed(languages), packed(campaigns), packed(links),
+SUMS = """packed(locations), packed(referrers), packed(platforms), packed(languages), packed(campaigns), packed(links),
            packed(rules), packed(variants)"""
+"""What a pack is the sum of, but for its numbers and its quarters, in the order of `COLUMNS`."""
 
 
 class _Key(NamedTuple):
@@ -48,14 +48,6 @@ class _Key(NamedTuple):
     bucket: int
     level: int
     class_: int
-
-
-class Scope(NamedTuple):
-    """Of what packs are."""
-
-    organization_id: int
-    link_id: int
-    """0 for the whole organization."""
 
 
 class Packs:
@@ -156,7 +148,7 @@ def _packed(values: Iterable[int]) -> list[int]:
 
 async def copy(connection: Connection, parts: Sequence[tuple[Any, ...]]) -> None:
     """Store parts."""
-    await connection.copy_records_to_table("packs", records=parts, columns=_COLUMNS)
+    await connection.copy_records_to_table("packs", records=parts, columns=COLUMNS)
 
 
 async def fold(connection: Connection) -> None:
@@ -172,9 +164,9 @@ async def fold(connection: Connection) -> None:
                     and (packs.organization_id, packs.link_id, packs.level, packs.bucket, packs.class)
                       = (touched.organization_id, touched.link_id, touched.level, touched.bucket, touched.class)
                  returning packs.*)
-        insert into packs ({", ".join(_COLUMNS)})
+        insert into packs ({", ".join(COLUMNS)})
         select organization_id, link_id, bucket, level, class, false, sum(clicks), sum(anonymous), sum(scans),
-               packed(quarters), {_SUMS}
+               packed(quarters), {SUMS}
           from (select * from parts union all select * from known) as pieces
          group by organization_id, link_id, bucket, level, class"""  # noqa: S608
     )
@@ -199,9 +191,9 @@ async def _make(connection: Connection, level: int, begin: int, end: int) -> Non
     await connection.execute(
         f"""
         /* packs.make */
-        insert into packs ({", ".join(_COLUMNS)})
+        insert into packs ({", ".join(COLUMNS)})
         select organization_id, link_id, bucket / $2, level + 1, class, false, sum(clicks), sum(anonymous), sum(scans),
-               case when $1 = 0 then packed(quarters) end, {_SUMS}
+               case when $1 = 0 then packed(quarters) end, {SUMS}
           from packs
          where level = $1 and bucket >= $3 * $2 and bucket < $4 * $2
          group by organization_id, link_id, bucket / $2, level + 1, class""",  # noqa: S608
@@ -209,68 +201,6 @@ async def _make(connection: Connection, level: int, begin: int, end: int) -> Non
         HOURS[level] // HOURS[level - 1],
         begin,
         end,
-    )
-
-
-async def rebuild_hour(connection: Connection, at: datetime, rows: Iterable[Row], changed: Iterable[Row]) -> set[Scope]:
-    """Count an hour again, of which these are all rows now, and in which these have changed; what was counted again.
-
-    The coarser buckets are left to `rebuild_coarser`, in the same transaction.
-    """
-    hour = int(at.timestamp()) // 3600
-    known = await connection.fetch("/* packs.rebuild_hour */ select link_id, since from busy_links")
-    busy = {row["link_id"]: row["since"] for row in known}
-    scopes = {
-        Scope(row.organization_id, link_id)
-        for row in changed
-        for link_id in (0, row.link_id)
-        if not link_id or hour >= busy.get(link_id, hour + 1)
-    }
-    await _delete(connection, 0, hour, scopes)
-    await copy(connection, [part for part in parts(rows, busy, []) if part[:2] in scopes])
-    return scopes
-
-
-async def rebuild_coarser(connection: Connection, day: datetime, scopes: Collection[Scope]) -> None:
-    """Count the closed buckets again that have this day, from the finer ones."""
-    hour = int(day.timestamp()) // 3600
-    for level, end in enumerate(await closed(connection), start=1):
-        bucket = hour // HOURS[level]
-        if bucket < end:
-            await _delete(connection, level, bucket, scopes)
-            await _remake(connection, level, bucket, scopes)
-
-
-async def _delete(connection: Connection, level: int, bucket: int, scopes: Collection[Scope]) -> None:
-    await connection.execute(
-        """
-        /* packs.delete */
-        delete from packs using unnest($1::bigint[], $2::bigint[]) as scope (own, link)
-         where organization_id = own and link_id = link and level = $3 and bucket = $4""",
-        [scope.organization_id for scope in scopes],
-        [scope.link_id for scope in scopes],
-        level,
-        bucket,
-    )
-
-
-async def _remake(connection: Connection, level: int, bucket: int, scopes: Collection[Scope]) -> None:
-    """Make one bucket of a level, for some scopes, of those of the finer one."""
-    await connection.execute(
-        f"""
-        /* packs.remake */
-        insert into packs ({", ".join(_COLUMNS)})
-        select organization_id, link_id, $3::integer, level + 1, class, false, sum(clicks), sum(anonymous), sum(scans),
-               case when $1 = 0 then packed(quarters) end, {_SUMS}
-          from packs
-          join unnest($4::bigint[], $5::bigint[]) as scope (own, link) on organization_id = own and link_id = link
-         where level = $1 and bucket >= $3 * $2 and bucket < ($3 + 1) * $2
-         group by organization_id, link_id, level + 1, class""",  # noqa: S608
-        level - 1,
-        HOURS[level] // HOURS[level - 1],
-        bucket,
-        [scope.organization_id for scope in scopes],
-        [scope.link_id for scope in scopes],
     )
 
 

@@ -23,6 +23,7 @@ from admin.stats.classify import Class
 from admin.stats.packs import QUARTER_S, Span, spans
 from admin.stats.visitor_days import Piece, VisitorDay
 
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 EVERY_CLASS = frozenset(Class)
 HUMANS = frozenset({Class.HUMAN})
 
@@ -231,10 +232,6 @@ class _Edge(NamedTuple):
     end: datetime
 
 
-def _cuts_a_quarter(edge: _Edge, folded_until: datetime) -> bool:
-    return any(bound < folded_until and bound.timestamp() % QUARTER_S for bound in edge)
-
-
 def _quarter(at: datetime) -> int:
     return int(at.timestamp()) // QUARTER_S
 
@@ -246,8 +243,11 @@ class Source:
         self, question: Question, taken: Sequence[Span], edges: Sequence[_Edge], folded_until: datetime | None
     ) -> None:
         """`folded_until`: until when packs have taken the place of rows. Raises `ClicksNotKept`."""
-        folded = [edge for edge in edges if folded_until is not None and edge.begin < folded_until]
-        if folded and (question.conditions or any(_cuts_a_quarter(edge, folded_until) for edge in folded)):
+        folded = [edge for edge in edges if edge.begin < (folded_until or _EVER)]
+        cuts = any(
+            bound.timestamp() % QUARTER_S for edge in folded for bound in edge if bound < (folded_until or _EVER)
+        )
+        if folded and (question.conditions or cuts):
             raise ClicksNotKept
         self._question = question
         self._spans = [*taken, *(Span(packs.QUARTERS, _quarter(edge.begin), _quarter(edge.end)) for edge in folded)]

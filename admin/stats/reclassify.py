@@ -14,9 +14,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 from admin.database import Connection
-from admin.stats import packs, visitor_days
+from admin.stats import repacking, visitor_days
 from admin.stats.classify import REPEAT_WITHIN_MS, VERSION, Class, Evidence, classify
-from admin.stats.packs import Scope
+from admin.stats.repacking import Scope
 from admin.stats.rows import COLUMNS, REASON_NUMBERS, Row
 
 _HOUR = timedelta(hours=1)
@@ -110,8 +110,9 @@ async def _judge_day(connection: Connection, day: date) -> tuple[int, int]:
         changed += sum(new.class_ != old.class_ for (_, old, _), new in zip(rows, judged, strict=True))
         if different:
             await _write(connection, hour, different)
-            touched |= await packs.rebuild_hour(connection, hour, judged, [new for _, new in different])
-    await packs.rebuild_coarser(connection, begin, touched)
+            links = {Scope(new.organization_id, new.link_id) for _, new in different}
+            touched |= await repacking.rebuild_hour(connection, hour, judged, links)
+    await repacking.rebuild_coarser(connection, begin, touched)
     for organization_id in {scope.organization_id for scope in touched}:
         await visitor_days.reopen(connection, organization_id, begin, begin + timedelta(days=1))
     return looked_at, changed

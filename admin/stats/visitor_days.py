@@ -112,6 +112,21 @@ async def reopen(connection: Connection, organization_id: int, first: datetime, 
     )
 
 
+async def forget_link(
+    connection: Connection, organization_id: int, link_id: int, begin: datetime, end: datetime
+) -> None:
+    """Take away what is counted of a link on the days with a part in this range."""
+    await connection.execute(
+        """
+        /* visitor_days.forget_link */
+        delete from visitor_days where organization_id = $1 and link_id = $2 and begins_at < $4 and ends_at > $3""",
+        organization_id,
+        link_id,
+        begin,
+        end,
+    )
+
+
 async def counted(
     connection: Connection, organization_id: int, link_id: int, begin: datetime, end: datetime
 ) -> list[VisitorDay]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from admin.database import Connection
-from admin.stats import ingest, packs, questions, reclassify, rows
+from admin.stats import ingest, packs, questions, reclassify, repacking, rows
 from admin.stats.classify import Class
 from admin.stats.questions import EVERY_CLASS, Question
 from shared.clicks import Batch, Click
@@ -112,7 +112,7 @@ async def test_a_crash_leaves_a_day_as_it_was(
         raise ConnectionError
 
     with monkeypatch.context() as broken:
-        broken.setattr(packs, "rebuild_coarser", dies)
+        broken.setattr(repacking, "rebuild_coarser", dies)
         with pytest.raises(ConnectionError):
             await reclassify.step(connection)
     assert await classes(connection) == {Class.CRAWLER: 2}

@@ -1,0 +1,86 @@
+"""Erasing: afterwards everything is as if the clicks had never been."""
+
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from admin.database import Connection
+from admin.stats import erasing, packs, questions, retention
+from admin.stats.classify import Class
+from admin.stats.packs import Packs
+from admin.stats.questions import EVERY_CLASS, FACTS, Question
+from tests.admin.test_questions import BEGIN, HOME, NOW, WORDS, fill, naive, rows_of, store
+
+FIRST = datetime(2026, 1, 4, 10, 7, 0, tzinfo=UTC)
+LAST = datetime(2026, 1, 14, 1, 0, 30, tzinfo=UTC)
+WIDE = Question(7, BEGIN, datetime(2026, 3, 10, tzinfo=UTC), EVERY_CLASS)
+
+
+async def erased(connection: Connection, link_id: int) -> int:
+    await erasing.request(connection, 7, link_id, FIRST, LAST)
+    while await erasing.step(connection):
+        pass
+    count: int = await connection.fetchval("select clicks from erasures where finished_at is not null order by id desc")
+    return count
+
+
+@pytest.mark.parametrize("link_id", [1, 2])
+async def test_all_that_was_counted_of_them_is_gone(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, link_id: int
+) -> None:
+    monkeypatch.setattr(packs, "BUSY", 500)
+    await connection.executemany(
+        "insert into words (id, text) overriding system value values ($1, $2)", list(enumerate(WORDS))[1:]
+    )
+    rows = await fill(connection)
+    left = [row for row in rows if row.link_id != link_id or not FIRST <= row.clicked_at < LAST]
+    assert await erased(connection, link_id) == len(rows) - len(left)
+    for question in (WIDE, Question(7, BEGIN + timedelta(minutes=15), NOW, EVERY_CLASS, link_id)):
+        wanted = naive(left, question)
+        assert (await questions.totals(connection, question)).clicks == Counter(Class(row.class_) for row in wanted)
+        counted, _ = await questions.breakdown(connection, question, FACTS["link"], None)
+        assert dict(counted) == Counter(row.link_id for row in wanted)
+    humans = Question(7, BEGIN, NOW)
+    found = await questions.visitors(connection, humans, [BEGIN])
+    assert found == [len({row.visitor for row in naive(left, humans)} - {None})]
+    total = await connection.fetchval("select total from link_counts where link_id = $1", link_id)
+    assert total == sum(row.link_id == link_id for row in left)
+    assert await erased(connection, link_id) == 0
+
+
+async def test_what_has_taken_the_place_of_rows_goes_by_the_quarter(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "BUSY", 500)
+    rows = await fill(connection)
+    own = "(id, public_id, name, tier, plan) overriding system value values (7, 'o', 'o', 'free', 'free')"
+    await connection.execute(f"insert into organizations {own}")
+    await connection.execute(
+        "insert into counting (organization_id, time_zone, kept_days) values (7, $1, 60)", HOME.key
+    )
+    while await retention.step(connection, NOW):
+        pass
+    known = Packs()
+    await known.load(connection)
+    late = [row._replace(visitor=None) for row in rows_of(random.Random(9), 200, end=LAST)]
+    await store(connection, known, late)
+    rows += late
+    await erased(connection, 1)
+    low, high = FIRST.replace(minute=0, second=0), LAST
+    folded = await retention.folded_until(connection, 7)
+    assert folded is not None
+    gone = [
+        row
+        for row in rows
+        if row.link_id == 1 and (FIRST <= row.clicked_at < LAST or (low <= row.clicked_at < FIRST and row not in late))
+    ]
+    assert FIRST < folded < high
+    left = [row for row in rows if row not in gone]
+    for link_id in (None, 1, 3):
+        question = Question(7, WIDE.begin, WIDE.end, EVERY_CLASS, link_id)
+        wanted = naive(left, question)
+        assert (await questions.totals(connection, question)).clicks == Counter(Class(row.class_) for row in wanted)
+    of_all, _ = await questions.breakdown(connection, WIDE, FACTS["link"], None)
+    assert dict(of_all) == Counter(row.link_id for row in naive(left, WIDE))
