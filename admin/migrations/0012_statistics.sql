@@ -138,7 +138,7 @@ create table packs (
     variants        bigint[]
 );
 
-create index "packs#key" on packs (organization_id, link_id, level, bucket);
+create index "packs#key" on packs (organization_id, link_id, level, class, bucket);
 create index "packs#parts" on packs (organization_id) where is_part;
 
 -- Up to which bucket, exclusively, there are packs of a level. Hours are there at once.

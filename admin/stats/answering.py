@@ -49,6 +49,8 @@ async def moment(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[
             await connection.execute(
                 f"/* answering.moment */ set local statement_timeout = {round(STATEMENT_S * 1000)}"
             )
+            # A plan that is made for any range reads a year for an hour: a second instead of 10 ms.
+            await connection.execute("/* answering.moment */ set local plan_cache_mode = force_custom_plan")
             has_begun = True
             yield connection
     except asyncpg.QueryCanceledError as error:

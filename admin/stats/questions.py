@@ -142,15 +142,18 @@ async def breakdown(
     """The values of a fact that come most often, and how many clicks have others."""
     source = await Source.of(connection, question)
     most = source.argument(limit)
-    value = f"coalesce(split_part(text, E'\\t', {fact.part}), '')" if fact.part else "number"
+    # Counts of integers are added up ten times as fast as those of bigints, whose sums are numeric.
+    grouped = "select number, sum(clicks::integer) as clicks from {pieces} (number, clicks) group by number"
+    if fact.part:
+        grouped = f"""
+        select coalesce(split_part(text, E'\\t', {fact.part}), '') as number, sum(clicks)::bigint as clicks
+          from ({grouped}) as by_word left join words on words.id = number group by 1"""  # noqa: S608
     rows = await source.fetch(
         connection,
         "breakdown",
         f"""
-        select {value} as value, sum(clicks)::bigint as clicks, sum(sum(clicks)) over ()::bigint as total
-          from (select number, sum(clicks) as clicks from {{pieces}} (number, clicks) group by number) as counted
-               {"left join words on words.id = number" if fact.part else ""}
-         group by 1 order by 2 desc, 1 limit {most}""",  # noqa: S608
+        select number as value, clicks, sum(clicks) over ()::bigint as total from ({grouped}) as counted
+         order by clicks desc, number limit {most}""",  # noqa: S608
         packs=f"select item >> 32, item & 4294967295 from {{packs}}, unnest({fact.pack}) as item",  # noqa: S608
         rows=f"select {fact.row}, count(*) from {{rows}} group by 1",  # noqa: S608
         is_packed=fact.pack not in (("links",) if question.link_id is not None else ("rules", "variants")),

@@ -9,8 +9,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from admin.database import Connection
+from admin.stats.classify import Class
 from admin.stats.packs import COLUMNS, HOURS, SUMS, closed, copy, parts
 from admin.stats.rows import Row
+
+_CLASSES = sorted(Class)
+"""All of them. The index of packs has the class before the bucket; this lets it find one bucket."""
 
 
 class Scope(NamedTuple):
@@ -53,10 +57,11 @@ async def _add_quarters(connection: Connection, hour: int, scopes: Collection[Sc
                packed(quarters), {SUMS}
           from packs
           join unnest($2::bigint[], $3::bigint[]) as scope (own, link) on organization_id = own and link_id = link
-         where level = -1 and bucket >= $1 * 4 and bucket < ($1 + 1) * 4
+         where level = -1 and bucket >= $1 * 4 and bucket < ($1 + 1) * 4 and class = any($4::smallint[])
          group by organization_id, link_id, class""",  # noqa: S608
         hour,
         *_columns(scopes),
+        _CLASSES,
     )
 
 
@@ -123,10 +128,11 @@ async def _delete(connection: Connection, level: int, bucket: int, scopes: Colle
         """
         /* repacking.delete */
         delete from packs using unnest($1::bigint[], $2::bigint[]) as scope (own, link)
-         where organization_id = own and link_id = link and level = $3 and bucket = $4""",
+         where organization_id = own and link_id = link and level = $3 and bucket = $4 and class = any($5::smallint[])""",
         *_columns(scopes),
         level,
         bucket,
+        _CLASSES,
     )
 
 
@@ -141,9 +147,11 @@ async def _remake(connection: Connection, level: int, bucket: int, scopes: Colle
           from packs
           join unnest($4::bigint[], $5::bigint[]) as scope (own, link) on organization_id = own and link_id = link
          where level = $1 and bucket >= $3 * $2 and bucket < ($3 + 1) * $2
+           and class = any($6::smallint[])
          group by organization_id, link_id, level + 1, class""",  # noqa: S608
         level - 1,
         HOURS[level] // HOURS[level - 1],
         bucket,
         *_columns(scopes),
+        _CLASSES,
     )
