@@ -128,7 +128,8 @@ async def _delete(connection: Connection, level: int, bucket: int, scopes: Colle
         """
         /* repacking.delete */
         delete from packs using unnest($1::bigint[], $2::bigint[]) as scope (own, link)
-         where organization_id = own and link_id = link and level = $3 and bucket = $4 and class = any($5::smallint[])""",
+         where organization_id = own and link_id = link
+           and level = $3 and bucket = $4 and class = any($5::smallint[])""",
         *_columns(scopes),
         level,
         bucket,
