@@ -86,13 +86,14 @@ class Asked:
 
 
 class Form:
-    """What a route may be asked: `own` of its own, a range of time unless told otherwise, and what all of them may."""
+    """What a route may be asked: `own` of its own, a range of time and filters unless told otherwise."""
 
-    def __init__(self, *own: str, has_range: bool = True) -> None:
+    def __init__(self, *own: str, has_range: bool = True, has_filters: bool = True) -> None:
         self._own = own
         self._has_range = has_range
-        self._names = [*own, *(("startDate", "endDate") if has_range else ()), "timezone", "class", "linkId"]
-        self._names += [*_SCOPES, *_FILTERS, *(f"exclude.{name}" for name in _FILTERS)]
+        self._names = [*own, *(("startDate", "endDate") if has_range else ()), "timezone"]
+        if has_filters:
+            self._names += ["class", "linkId", *_SCOPES, *_FILTERS, *(f"exclude.{name}" for name in _FILTERS)]
 
     @property
     def parameters(self) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""The routes of single clicks: a list to walk through, and files."""
+"""The routes of single clicks: a list to walk through, files, and an end to those of a link."""
 
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -10,12 +11,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from admin import errors
+from admin.database import transaction
 from admin.errors import Invalid
-from admin.http.answers import ListAnswer, WalkMeta, Wire, documented
+from admin.http.answers import Answer, Instant, ListAnswer, WalkMeta, Wire, answer, documented, instant
 from admin.http.lists import Cursor
 from admin.http.request_ids import request_id
-from admin.identity.principal import StatsReader
-from admin.stats import singles
+from admin.identity import audit
+from admin.identity.principal import Administrator, StatsReader
+from admin.links import links
+from admin.stats import counting, erasing, singles
 from admin.stats.answering import FILE_S, moment, understand, understood
 from admin.stats.asked import Form
 from admin.turns import Turns
@@ -29,6 +33,7 @@ router = APIRouter(
 
 _LIST = Form("cursor", "limit")
 _FILE = Form("format")
+_RANGE = Form(has_filters=False)
 
 # Each holds a connection for as long as its client takes.
 _turns = Turns(2, wait_s=1.0, sorry="Too many exports are being made at the moment. Please try again.")
@@ -124,3 +129,31 @@ async def _behind(begin: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[b
     yield begin
     async for piece in pieces:
         yield piece
+
+
+class Erasure(Wire):
+    """What is to be erased."""
+
+    begin: Instant
+    end: Instant
+
+
+@router.delete(
+    "/links/{link_id}/clicks",
+    status_code=202,
+    summary="Erase the clicks of a link",
+    openapi_extra={"parameters": _RANGE.parameters},
+)
+async def erase_clicks(request: Request, caller: Administrator, link_id: str) -> Answer[Erasure]:
+    """Those from `startDate` on, which must be given. Some seconds later they are gone, with all that was counted of
+    them. Where single clicks are not kept any more, whole quarters of an hour go."""
+    async with transaction(request.app.state.pool) as connection:
+        wishes = await counting.of(connection, caller.organization_id)
+        asked = _RANGE.asked(request.query_params.multi_items(), wishes.time_zone, datetime.now(UTC))
+        link = await links.get(connection, caller.organization_id, link_id, is_deleted=None)
+        if not {"startDate", "start_date"} & set(request.query_params):
+            raise Invalid.of("startDate", "Say from when on; nothing brings them back.")
+        await erasing.request(connection, caller.organization_id, link.id, asked.begin, asked.end)
+        told = {"begin": instant(asked.begin), "end": instant(asked.end)}
+        await audit.record(connection, caller, "link.clicks_erased", link.public_id, **told)
+    return answer(request, Erasure(begin=asked.begin, end=asked.end))

@@ -29,7 +29,7 @@ async def everything(api: Api, connection: Connection) -> set[str]:
         headers = {"Content-Type": "image/png"} if png else None
         answer = await client.request(method, route.format(**ids), json=body, content=png, headers=headers)
         assert answer.status_code < 300, answer.text
-        used.add(f"{method} {route}")
+        used.add(f"{method} {route.partition('?')[0]}")
         more = await connection.fetchval("select count(*) from audit_log") - told
         assert (more > 0) == (f"{method} {route}" not in NOT_TOLD), route
         return answer.json() if answer.content else None
@@ -67,6 +67,7 @@ async def everything(api: Api, connection: Connection) -> set[str]:
     await use(owner, "DELETE", "/v1/members/{user_id}", user_id=member)
     await use(owner, "PATCH", "/v1/organization", {"name": "One"})
     await use(owner, "PATCH", "/v1/stats/settings", {"keptDays": 90})
+    await use(owner, "DELETE", "/v1/links/{link_id}/clicks?startDate=2026-01-01", link_id=(await made(owner))["id"])
     await use(owner, "PUT", "/v1/organization/logo", png=png_of())
     await use(owner, "DELETE", "/v1/organization/logo")
     await use(owner, "POST", "/v1/invitations", {"email": "new@example.com"})
@@ -120,6 +121,7 @@ ACTIONS = {
     "member.joined",
     "organization.changed",
     "stats_settings.changed",
+    "link.clicks_erased",
     "logo.changed",
     "logo.removed",
     "invitation.created",

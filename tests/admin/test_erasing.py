@@ -11,6 +11,7 @@ from admin.stats import erasing, packs, questions, retention
 from admin.stats.classify import Class
 from admin.stats.packs import Packs
 from admin.stats.questions import EVERY_CLASS, FACTS, Question
+from tests.admin.conftest import Api, made
 from tests.admin.test_questions import BEGIN, HOME, NOW, WORDS, fill, naive, rows_of, store
 
 FIRST = datetime(2026, 1, 4, 10, 7, 0, tzinfo=UTC)
@@ -48,6 +49,29 @@ async def test_all_that_was_counted_of_them_is_gone(
     total = await connection.fetchval("select total from link_counts where link_id = $1", link_id)
     assert total == sum(row.link_id == link_id for row in left)
     assert await erased(connection, link_id) == 0
+
+
+async def test_whoever_asks_has_to_say_from_when_on(api: Api, connection: Connection) -> None:
+    link = await made(api.one.api)
+    row = await connection.fetchrow("select id, organization_id from links where public_id = $1", link["id"])
+    assert row is not None
+    path = f"/v1/links/{link['id']}/clicks"
+    for query, field in (("", "startDate"), ("?startDate=2026-02-01&endDate=2026-01-01", "endDate"), ("?tag=a", "tag")):
+        answer = await api.one.api.delete(path + query)
+        assert (answer.status_code, answer.json()["error"]["details"][0]["field"]) == (400, field)
+    assert (await api.other.api.delete(f"{path}?startDate=2026-01-01")).status_code == 404
+    rows = [one._replace(link_id=row[0], organization_id=row[1]) for one in rows_of(random.Random(5), 50)]
+    known = Packs()
+    await known.load(connection)
+    await store(connection, known, rows)
+    answer = await api.one.api.delete(f"{path}?startDate=2025-12-31&endDate=2026-01-31&timezone=Asia/Kathmandu")
+    assert answer.status_code == 202
+    begin, end = datetime(2025, 12, 30, 18, 15, tzinfo=UTC), datetime(2026, 1, 31, 18, 15, tzinfo=UTC)
+    assert answer.json()["data"] == {"begin": "2025-12-30T18:15:00.000Z", "end": "2026-01-31T18:15:00.000Z"}
+    while await erasing.step(connection):
+        pass
+    stats = (await api.one.api.get(f"/v1/links/{link['id']}/stats")).json()["data"]
+    assert stats["total"] == sum(not begin <= row.clicked_at < end for row in rows) < 50
 
 
 async def test_what_has_taken_the_place_of_rows_goes_by_the_quarter(
