@@ -51,8 +51,15 @@ _BATCHES = 4
 _RECORDS = 8_000
 """So many records are stored at once, and up to `_BATCHES` full batches more: what one core makes rows of in half a
 second, in 50 MB."""
-_UNSTORABLE = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-"""What Postgres says of a row that it will not take, however often it is asked."""
+_UNSTORABLE = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+)
+"""What Postgres says of a row that it will not take, however often it is asked; and what nobody expected of a click, which
+must not stop all others."""
 
 
 class _Delivery(NamedTuple):
@@ -176,7 +183,7 @@ async def _store(connection: Connection, batches: Sequence[Batch], lane: Lane) -
             await storing.store(connection, rows, lane)
     except _UNSTORABLE as error:
         if len(batches) == 1 and len(batches[0].records) == 1:
-            return await _store_aside(connection, batches[0], f"Postgres refused it: {error}")
+            return await _store_aside(connection, batches[0], f"it was refused: {error!r}")
         positions: dict[str, int] = {}
         gaps: dict[str, int] = {}
         for half in _halves(batches):
