@@ -58,8 +58,8 @@ _UNSTORABLE = (
     LookupError,
     ArithmeticError,
 )
-"""What Postgres says of a row that it will not take, however often it is asked; and what nobody expected of a click, which
-must not stop all others."""
+"""What Postgres says of a row that it will not take, however often it is asked; and what nobody expected of a click,
+which must not stop all others."""
 
 
 class _Delivery(NamedTuple):
