@@ -164,18 +164,20 @@ class _Demo:
 
     async def run(self, console: Console) -> bool:
         ids = dict(zip(self._replay.paths, await self._each("Links", self._link, self._replay.paths), strict=True))
-        before = await self._counts("Counts", ids)
+        before, classes_before = await self._counts("Counts", ids), await self._classes()
         statuses = Counter(await self._each("Visits", self._follow, self._replay.visits))
         replayed = statuses.pop(302, 0)
         if statuses:
             console.print(f"[red]Unexpected answers of the edge: {dict(statuses)}")
         after = await self._drained(ids, before, replayed)
+        classes = await self._classes() - classes_before
         self._progress.stop()
         gained = {
             path: {name: after[path][name] - before[path][name] for name in ("total", "humans", "bots")} for path in ids
         }
         counted = sum(counts["total"] for counts in gained.values())
         console.print(_table(gained))
+        console.print(_class_table(classes))
         console.print(
             f"Not replayed: {self._replay.not_linked} not linked, {self._replay.other_method} other method, "
             f"{self._replay.malformed} malformed."
@@ -239,6 +241,12 @@ class _Demo:
 
         return dict(zip(ids, await self._each(title, of, list(ids.values())), strict=True))
 
+    async def _classes(self) -> Counter[str]:
+        """How many clicks of the last days the host has in each class."""
+        asked = {"by": "class", "class": "all", "domain": HOSTNAME}
+        answer = await self._ask("GET", "/stats/breakdown", params=asked)
+        return Counter({item["value"]: item["total"] for item in answer.json()["data"]["items"]})
+
     async def _drained(
         self, ids: dict[str, str], before: dict[str, dict[str, int]], replayed: int
     ) -> dict[str, dict[str, int]]:
@@ -262,4 +270,16 @@ def _table(gained: dict[str, dict[str, int]]) -> Table:
     ranked = sorted(gained.items(), key=lambda item: (-item[1]["total"], item[0]))
     for path, counts in ranked[:_SHOWN]:
         table.add_row(path, str(counts["total"]), str(counts["humans"]), str(counts["bots"]))
+    return table
+
+
+def _class_table(classes: Counter[str]) -> Table:
+    table = Table(
+        title="What they were",
+        caption="Replayed in seconds instead of days, who came back is a repeat: not a human twice.",
+    )
+    table.add_column("class")
+    table.add_column("clicks", justify="right")
+    for name, count in classes.most_common():
+        table.add_row(name, str(count))
     return table
