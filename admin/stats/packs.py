@@ -29,7 +29,7 @@ HOURS = (1, 24, 8 * 24, 64 * 24)
 QUARTERS = -1
 """The level of packs that have taken the place of rows. A bucket is a quarter of an hour."""
 
-BUSY = 20_000
+BUSY = 15_000
 
 _GRACE_H = 1
 COLUMNS = (
