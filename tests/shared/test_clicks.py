@@ -69,12 +69,13 @@ def test_a_record_is_one_line_whatever_the_visitor_sent(click: Click) -> None:
 
 def test_the_format_of_a_record_is_what_it_was() -> None:
     """Spools wait on disk while the worker is replaced by another version."""
-    record = b'[1700000000000,7,3,"GET","203.0.113.7","Mozilla/5.0","https://news.example/"]'
-    assert CLICK.to_bytes() == record
-    assert Click.from_bytes(record) == CLICK
+    record = b'[1700000000000,7,3,"GET","203.0.113.7","Mozilla/5.0","https://news.example/"'
+    assert CLICK.to_bytes() == record + b',0,0,false,false,false,""]'
+    assert Click.from_bytes(record + b"]") == CLICK
     ruled = CLICK._replace(rule_id=2, is_use=True)
-    assert ruled.to_bytes() == record[:-1] + b",2,0,true]"
-    assert Click.from_bytes(record[:-1] + b",2,0,true,false,false]") == ruled
+    assert Click.from_bytes(record + b",2,0,true,false,false]") == ruled
+    asked_ahead = ruled._replace(accept_language="pt", is_prefetch=True)
+    assert asked_ahead.to_bytes() == record + b',2,0,true,false,false,"pt","",true,false]'
 
 
 @pytest.mark.parametrize(
