@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from admin.database import Connection, Pool
 from admin.errors import AlreadyExists, ApiError, Invalid
 from admin.identity.principal import Principal
-from admin.links import candidates, changes, domains, drafts, links
+from admin.links import candidates, changes, domains, drafts, links, taken
 from admin.links.candidates import Batch, Candidate, Note, column_of
 from admin.links.fields import LinkChange, NewLink
 from admin.links.links import Link
@@ -278,7 +278,7 @@ async def _like(connection: Connection, organization_id: int, wanted: Sequence[L
         f"""
         /* importing.like */
         select {links.COLUMNS} from links
-         where organization_id = $1
+         where organization_id = $1 and {taken.IS_THERE}
            and id = any(array(
                select id from links where (hostname, path) in (select * from unnest($2::text[], $3::text[]))
                union
