@@ -178,6 +178,7 @@ class _Demo:
         counted = sum(counts["total"] for counts in gained.values())
         console.print(_table(gained))
         console.print(_class_table(classes))
+        console.print("Replayed in seconds instead of days, many who came back count as repeats.")
         console.print(
             f"Not replayed: {self._replay.not_linked} not linked, {self._replay.other_method} other method, "
             f"{self._replay.malformed} malformed."
@@ -274,10 +275,7 @@ def _table(gained: dict[str, dict[str, int]]) -> Table:
 
 
 def _class_table(classes: Counter[str]) -> Table:
-    table = Table(
-        title="What they were",
-        caption="Replayed in seconds instead of days, who came back is a repeat: not a human twice.",
-    )
+    table = Table(title="What they were")
     table.add_column("class")
     table.add_column("clicks", justify="right")
     for name, count in classes.most_common():
