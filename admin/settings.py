@@ -131,6 +131,13 @@ class AdminSettings(CommonSettings):
         default="1",
         parse=switch,
     )
+    geoip_db: Path | None = setting(
+        "GEOIP_DB",
+        "A file with the cities of addresses, in the format of MaxMind DB (`.mmdb`), for the worker. Unset: clicks "
+        "have a country and no city.",
+        default=None,
+        parse=Path,
+    )
     import_max_bytes: int = setting(
         "LINKWIRE_IMPORT_MAX_BYTES",
         "Bytes of the largest file of links that the API imports. Postgres holds it until it is dealt with.",

@@ -18,6 +18,7 @@ from admin.links.checker import Checker, enrol
 from admin.links.importing import Importer
 from admin.settings import AdminSettings
 from admin.stats import conversions, erasing, ingest, reclassify, sources, visitors
+from admin.stats.places import places
 from admin.stats.recount import Recount
 from shared.redis import LOST, Redis, RedisError, open_redis
 from shared.settings import SettingsError
@@ -109,11 +110,12 @@ async def _publish(database_url: str, redis: Redis) -> None:
 
 async def _ingest(settings: AdminSettings, redis: Redis) -> None:
     """Ingest for as long as this worker holds the lease; otherwise stand by."""
+    locate = places(settings.geoip_db)
     connection = await asyncpg.connect(settings.database(), timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
     try:
         while not await ingest.lease(connection):  # noqa: ASYNC110  another process holds it
             await asyncio.sleep(_IDLE_S)
-        lane = await ingest.Lane.begin(connection)
+        lane = await ingest.Lane.begin(connection, locate)
         compare_at = tend_at = 0.0
         while True:
             if time.monotonic() >= tend_at:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+from admin.stats.places import Locate
 from shared.clicks import Click
 from shared.visitor import Visitor, country_of
 
@@ -60,10 +61,10 @@ class Facts(NamedTuple):
     """The values of `UTM`."""
 
 
-def facts_of(click: Click) -> Facts:
+def facts_of(click: Click, locate: Locate = country_of) -> Facts:
     """What is known of a click."""
     return Facts(
-        country_of(click.address),
+        locate(click.address),
         _referrer(click.referrer),
         _platform(click.user_agent),
         _language(click.accept_language),

@@ -26,12 +26,14 @@ from admin.links import counts
 from admin.links.counts import LinkCount
 from admin.stats import conversions, months, retention, sources
 from admin.stats.packs import Packs
+from admin.stats.places import Locate
 from admin.stats.rows import COLUMNS, Maker, Row
 from admin.stats.visitor_days import VisitorDays
 from shared import clicks
 from shared.click_ids import ClickIds
 from shared.clicks import Batch, Click
 from shared.redis import Redis, stream_entries
+from shared.visitor import country_of
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +79,16 @@ class _Aside(NamedTuple):
 class Lane:
     """What the worker that ingests remembers from batch to batch. It begins anew with each lease."""
 
-    def __init__(self, click_ids: ClickIds) -> None:
+    def __init__(self, click_ids: ClickIds, locate: Locate) -> None:
         self.click_ids = click_ids
-        self.maker = Maker()
+        self.maker = Maker(locate)
         self.packs = Packs()
         self.visitor_days = VisitorDays()
 
     @classmethod
-    async def begin(cls, connection: Connection) -> "Lane":
+    async def begin(cls, connection: Connection, locate: Locate = country_of) -> "Lane":
         """For the holder of the lease."""
-        lane = cls(await conversions.ids_of_clicks(connection))
+        lane = cls(await conversions.ids_of_clicks(connection), locate)
         await months.step(connection, datetime.now(UTC))
         await lane.packs.load(connection)
         await lane.visitor_days.load(connection)

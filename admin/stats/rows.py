@@ -20,6 +20,7 @@ from admin.stats import counting, visitors
 from admin.stats.classify import REASONS, REPEAT_WITHIN_MS, VERSION, Class, Evidence, classify
 from admin.stats.counting import Counting
 from admin.stats.facts import Facts, facts_of
+from admin.stats.places import Locate
 from admin.stats.visitors import Day, Salts
 from admin.stats.words import Words
 from shared.clicks import Click
@@ -105,8 +106,9 @@ class Visits:
 class Maker:
     """Makes rows. What it remembers is true of what is stored, if it is told of that (`visits`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, locate: Locate) -> None:
         self.visits = Visits()
+        self._locate = locate
         self._words = Words()
         self._salts = Salts()
 
@@ -117,7 +119,7 @@ class Maker:
         wishes = await counting.of_many(connection, {click.organization_id for click in clicks})
         latest = now.timestamp() * 1000 + _SKEW_MS
         drafts = [_draft(click, wishes.get(click.organization_id, _DEFAULT), latest, now) for click in clicks]
-        facts = [facts_of(click) for click in clicks]
+        facts = [facts_of(click, self._locate) for click in clicks]
         texts = {*chain.from_iterable(facts), *(draft.agent for draft in drafts)}
         words = await self._words.numbers(connection, texts)
         salts = await self._salts.of(connection, {draft.day for draft in drafts if draft.day is not None}, now)
