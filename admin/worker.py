@@ -116,13 +116,14 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
         while not await ingest.lease(connection):  # noqa: ASYNC110  another process holds it
             await asyncio.sleep(_IDLE_S)
         lane = await ingest.Lane.begin(connection, locate)
-        compare_at = tend_at = 0.0
+        compare_at, tend_at, is_busy = 0.0, 0.0, False
         while True:
+            # First: whatever else fails here must not keep clicks from being stored.
+            await ingest.step(connection, redis, lane, wait_ms=1 if is_busy else 1000)
             if time.monotonic() >= tend_at:
                 await lane.tend(connection, datetime.now(UTC))
                 tend_at = time.monotonic() + _TEND_EVERY_S
             is_busy = await reclassify.step(connection) or await erasing.step(connection)
-            await ingest.step(connection, redis, lane, wait_ms=1 if is_busy else 1000)
             if time.monotonic() >= compare_at:
                 await sources.step(connection, redis, silence_s=settings.spool_silence_s)
                 await ingest.measure(redis, time.time_ns() // 1_000_000)
@@ -201,13 +202,14 @@ async def _clear(database_url: str) -> None:
     connection = await asyncpg.connect(database_url, timeout=_LONGEST_PAUSE_S, command_timeout=_PATIENCE_S)
     try:
         for clear in (
+            visitors.clear,  # first: salts have a term that was promised
+            ingest.clear,
             idempotency.clear,
             sessions.clear,
             grants.clear,
             mailed_tokens.clear,
             links.clear,
             imports.clear,
-            visitors.clear,
         ):
             await clear(connection)
     finally:

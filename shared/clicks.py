@@ -93,6 +93,10 @@ class Click(NamedTuple):
             raise ValueError("a number of the click is out of range")
         if not (0 <= click.rule_id < 2**31 and 0 <= click.variant_id < 2**31):
             raise ValueError("a number of the click is out of range")
+        if len(click.user_agent) > MAX_USER_AGENT or len(click.referrer) > MAX_REFERRER:
+            raise ValueError("a text of the click is too long")
+        if len(click.accept_language) > MAX_ACCEPT_LANGUAGE or len(click.campaign) > MAX_CAMPAIGN:
+            raise ValueError("a text of the click is too long")
         return click
 
 

@@ -6,6 +6,13 @@ create table words (
     text text not null unique
 );
 
+-- Facts have parts with tabs between them; agents, of which there are many more, have no tab (admin/stats/facts.py).
+create index "words#1" on words (split_part(text, E'\t', 1)) where text like E'%\t%';
+create index "words#2" on words (split_part(text, E'\t', 2)) where text like E'%\t%';
+create index "words#3" on words (split_part(text, E'\t', 3)) where text like E'%\t%';
+create index "words#4" on words (split_part(text, E'\t', 4)) where text like E'%\t%';
+create index "words#5" on words (split_part(text, E'\t', 5)) where text like E'%\t%';
+
 -- How an organization wants its clicks counted. No row: as the columns are by default.
 create table counting (
     organization_id bigint primary key references organizations,
@@ -124,9 +131,9 @@ create table packs (
     level           smallint not null,  -- 0 hours, 1 days, 2 eight days, 3 sixty-four days; -1 quarters of an hour
     class           smallint not null,
     is_part         boolean not null,   -- to be added to the others of its key
-    clicks          integer not null,
-    anonymous       integer not null,   -- without a visitor
-    scans           integer not null,
+    clicks          bigint not null,
+    anonymous       bigint not null,    -- without a visitor
+    scans           bigint not null,
     quarters        bigint[],           -- of an hour, since 1970; on the levels 0 and 1
     locations       bigint[] not null,
     referrers       bigint[] not null,
@@ -157,7 +164,7 @@ create table busy_links (
 
 create function counts_of(bigint[]) returns bigint[] language sql immutable parallel safe as $$
     select array_agg(value << 32 | count order by value)
-      from (select item >> 32 as value, sum((item & 4294967295)::integer) as count
+      from (select item >> 32 as value, sum((item & 4294967295)::float8)::bigint as count  -- exact, and no numeric
               from unnest($1) as item group by 1) as counted
 $$;
 
@@ -165,6 +172,8 @@ $$;
 create aggregate packed(bigint[]) (sfunc = array_cat, stype = bigint[], finalfunc = counts_of, parallel = safe);
 
 -- What was stored until now: of the agent alone, as far as it said that it is automatic.
+select make_month(month::date)
+  from (select distinct date_trunc('month', clicked_at at time zone 'UTC') as month from clicks_before) as months;
 insert into words (text) select distinct user_agent from clicks_before where user_agent <> '';
 insert into clicks
 select clicked_at, link_id, organization_id, null, 0, 0, 0, 0, 0, coalesce(words.id, 0), rule_id, variant_id,
@@ -172,12 +181,24 @@ select clicked_at, link_id, organization_id, null, 0, 0, 0, 0, 0, coalesce(words
        method = 'HEAD', false, false, is_use, is_scan, null, click_id
   from clicks_before left join words on words.text = user_agent;
 
+with rows as (
+    select organization_id, link_id, class, is_scan, floor(extract(epoch from clicked_at) / 900)::bigint as quarter
+      from clicks),
+     by_quarter as (
+    select organization_id, class, quarter / 4 as bucket, quarter, count(*) as count,
+           count(*) filter (where is_scan) as scans
+      from rows group by organization_id, class, quarter),
+     by_link as (
+    select organization_id, class, quarter / 4 as bucket, link_id, count(*) as count
+      from rows group by organization_id, class, quarter / 4, link_id),
+     links as (
+    select organization_id, class, bucket, array_agg(link_id << 32 | count) as counts
+      from by_link group by organization_id, class, bucket)
 insert into packs
-select organization_id, 0, bucket, 0, class, true, count(*), count(*), count(*) filter (where is_scan),
-       packed(array[quarter << 32 | 1]), array[count(*)], array[count(*)], array[count(*)], array[count(*)],
-       array[count(*)], packed(array[link_id << 32 | 1]), null, null
-  from (select *, floor(extract(epoch from clicked_at) / 3600)::integer as bucket,
-               floor(extract(epoch from clicked_at) / 900)::bigint as quarter from clicks) as counted
+select organization_id, 0, bucket, 0, class, false, sum(count), sum(count), sum(scans),
+       array_agg(quarter << 32 | count), array[sum(count)], array[sum(count)], array[sum(count)], array[sum(count)],
+       array[sum(count)], min(counts), null, null
+  from by_quarter join links using (organization_id, class, bucket)
  group by organization_id, bucket, class;
 
 drop table clicks_before;

@@ -30,5 +30,8 @@ create table conversions (
 );
 
 create index "conversions#organization_id#public_id" on conversions (organization_id, public_id);
+create index "conversions#organization_id#status" on conversions (organization_id, status, public_id);
+create index "conversions#organization_id#name" on conversions (organization_id, name, public_id);
+create index "conversions#click_id" on conversions (click_id) where status = 'unmatched';
 create index "conversions#link_id#clicked_at" on conversions (link_id, clicked_at);
 create index "conversions#next_try_at" on conversions (next_try_at) where status = 'pending';

@@ -6,8 +6,7 @@ has no time for others.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -18,10 +17,10 @@ from admin import database
 from admin.database import Connection, Pool
 from admin.errors import QueryTooLarge, Unavailable
 from admin.links import links
-from admin.stats import counting, questions
-from admin.stats.asked import Asked, Form, Groups, fact_is
-from admin.stats.facts import group_of
-from admin.stats.questions import EVERY_CLASS, FACTS, Condition, Question
+from admin.stats import counting
+from admin.stats.asked import Asked, Form
+from admin.stats.questions import Question
+from admin.turns import Turns
 
 ANSWER_S = 6.0
 """In all."""
@@ -38,26 +37,29 @@ class Understood(NamedTuple):
     question: Question
 
 
+# The rest of the connections is for requests that are short: nobody's questions may keep others from logging in.
+_turns = Turns(4, wait_s=2.0, sorry="Too many questions are being answered at the moment. Please try again.")
+
+
 @contextlib.asynccontextmanager
 async def moment(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[Connection]:
     """A snapshot for questions, for `within_s` (or `ANSWER_S`). Raises `QueryTooLarge`, `Unavailable`."""
     clock = asyncio.get_running_loop().time
-    late_at = clock() + STATEMENT_S
-    has_begun = False
+    begun_at = None
     try:
-        async with database.snapshot(pool, within_s=ANSWER_S if within_s is None else within_s) as connection:
+        async with _turns, database.snapshot(pool, within_s=ANSWER_S if within_s is None else within_s) as connection:
             await connection.execute(
                 f"/* answering.moment */ set local statement_timeout = {round(STATEMENT_S * 1000)}"
             )
             # A plan that is made for any range reads a year for an hour: a second instead of 10 ms.
             await connection.execute("/* answering.moment */ set local plan_cache_mode = force_custom_plan")
-            has_begun = True
+            begun_at = clock()
             yield connection
     except asyncpg.QueryCanceledError as error:
         raise QueryTooLarge from error
     except Unavailable as error:
         # None of several statements took too long, but all of them together.
-        if has_begun and clock() >= late_at:
+        if begun_at is not None and clock() >= begun_at + STATEMENT_S:
             raise QueryTooLarge from error
         raise
 
@@ -76,23 +78,4 @@ async def understand(connection: Connection, request: Request, organization_id: 
     link_id = None
     if asked.link is not None:
         link_id = (await links.get(connection, organization_id, asked.link, is_deleted=None)).id
-    question = asked.question(organization_id, link_id)
-    return Understood(connection, asked, await _narrowed(connection, question, asked.groups))
-
-
-async def _narrowed(connection: Connection, question: Question, groups: Sequence[Groups]) -> Question:
-    """With the referrers of groups: those that there are in this time."""
-    if not groups:
-        return question
-    everything = replace(question, classes=EVERY_CLASS, conditions=())
-    counted, _ = await questions.breakdown(connection, everything, FACTS["referrer"], None)
-    return replace(
-        question,
-        conditions=(*question.conditions, *(_is_of(one, [str(host.value) for host in counted]) for one in groups)),
-    )
-
-
-def _is_of(groups: Groups, hosts: Sequence[str]) -> Condition:
-    return fact_is(
-        "referrer", [host for host in hosts if group_of(host) in groups.names], is_excluded=groups.is_excluded
-    )
+    return Understood(connection, asked, asked.question(organization_id, link_id))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from admin.http.fields import plain
@@ -31,7 +31,7 @@ MAX_POINTS = 10_000
 MAX_LIMIT = 1000
 DEFAULT_DAYS = 30
 CLASSES = {class_.name.lower(): class_ for class_ in Class}
-DIMENSIONS = (*FACTS, "referrerGroup", "class", "qr")
+DIMENSIONS = (*FACTS, "class", "qr")
 """What there is a breakdown by."""
 OF_ONE_LINK = ("rule", "variant")
 """Facts whose values are numbers that those of other links have, too."""
@@ -41,13 +41,6 @@ _MAX_LENGTH = 500
 _LONGEST = timedelta(days=3653)
 _TOO_LONG = "It may be ten years before endDate at most; ask for each ten years by themselves."
 _SPAN = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}], "examples": ["2026-01-31"]}
-
-
-class Groups(NamedTuple):
-    """Of referrers: those that are wanted, or those that are not."""
-
-    names: frozenset[str]
-    is_excluded: bool
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,6 @@ class Asked:
     link: str | None
     """The public id of the only one."""
     conditions: tuple[Condition, ...]
-    groups: tuple[Groups, ...]
     interval: str = "day"
     by: str = "country"
     limit: int | None = None
@@ -71,10 +63,10 @@ class Asked:
     cursor: str = ""
     format: str = "csv"
 
-    def question(self, organization_id: int, link_id: int | None, more: Iterable[Condition] = ()) -> Question:
-        """The same of this organization. `link_id` stands for `link`, and `more` for `groups`."""
+    def question(self, organization_id: int, link_id: int | None) -> Question:
+        """The same of this organization. `link_id` stands for `link`."""
         classes = HUMANS if self.classes is None else self.classes
-        return Question(organization_id, self.begin, self.end, classes, link_id, (*self.conditions, *more))
+        return Question(organization_id, self.begin, self.end, classes, link_id, self.conditions)
 
     @property
     def before(self) -> tuple[datetime, datetime]:
@@ -114,9 +106,9 @@ class Form:
         if own.get("by") in OF_ONE_LINK and "linkId" not in sent:
             sent.refuse("by", f"Each link has its own {own['by']}s; send linkId, too.")
         classes = sent.read("class", _classes)
-        conditions, groups = tuple(_conditions(sent)), tuple(_groups(sent))
+        conditions = tuple(_conditions(sent))
         sent.check()
-        return Asked(begin, end, zone, classes, sent.read("linkId", str), conditions, groups, **own)
+        return Asked(begin, end, zone, classes, sent.read("linkId", str), conditions, **own)
 
 
 def bare(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -131,7 +123,8 @@ def fact_is(name: str, values: list[Any], *, is_excluded: bool = False) -> Condi
         return Condition(f"{'not ' if is_excluded else ''}{fact.row} = any({{}}::integer[])", values)
     # The empty text is stored nowhere; its number is 0.
     words = f"""
-        select id from words where split_part(text, E'\\t', {fact.part}) = any({{0}}::text[])
+        select id from words
+         where text like E'%\\t%' and split_part(text, E'\\t', {fact.part}) = any({{0}}::text[])
         union all select 0 where '' = any({{0}}::text[])"""  # noqa: S608
     return Condition(f"{fact.row} {'not in' if is_excluded else 'in'} ({words})", values)
 
@@ -164,6 +157,7 @@ def _span(text: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
         raise ValueError(f"It must be from {EARLIEST} to {LATEST}.")
     if parts and parts[1]:
         moment = (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC)
+        moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)  # answers tell no less
         return moment, moment
     return begin_of_day(at.date(), zone), begin_of_day(at.date() + timedelta(days=1), zone)
 
@@ -186,14 +180,8 @@ def _conditions(sent: Sent) -> Iterator[Condition]:
         values = sent.read(parameter, _several(_FILTERS[name].read))
         if name == "qr":
             yield Condition(f"{'not ' if is_excluded else ''}is_scan = any({{}}::boolean[])", values)
-        elif name in FACTS and values is not None:
+        elif values is not None:
             yield fact_is(name, values, is_excluded=is_excluded)
-
-
-def _groups(sent: Sent) -> Iterator[Groups]:
-    for parameter, name, is_excluded in _filters(sent):
-        if name == "referrerGroup":
-            yield Groups(frozenset(sent.read(parameter, _several(_FILTERS[name].read)) or ()), is_excluded)
 
 
 def _filters(sent: Sent) -> Iterator[tuple[str, str, bool]]:
@@ -210,6 +198,8 @@ def _several(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
             [values] = csv.reader([text or '""'], strict=True)
         except (csv.Error, ValueError) as error:
             raise ValueError('Values have commas between; write one that has a comma as "a,b".') from error
+        if not values:
+            raise ValueError("It must not be a line break.")
         if len(values) > _MAX_VALUES:
             raise ValueError(f"It may have {_MAX_VALUES} values at most.")
         return [read(value) for value in values]
@@ -249,6 +239,11 @@ def _part_of_link(text: str) -> int:
     return int(text or 0)
 
 
+def _group(text: str) -> str:
+    """Who comes from nowhere is `direct`, and has no group in the word."""
+    return "" if one_of(*GROUPS).read(text) == "direct" else text
+
+
 def _or_unknown(read: Callable[[str], Any], example: str) -> Values:
     return Values(lambda text: read(text) if text else "", {"type": "string", "examples": [example]})
 
@@ -265,7 +260,7 @@ _FILTERS = {
     "language": _or_unknown(language_tag, "pt-BR"),
     "rule": Values(_part_of_link, {"type": "string", "examples": ["1"]}),
     "variant": Values(_part_of_link, {"type": "string", "examples": ["1"]}),
-    "referrerGroup": Values(one_of(*GROUPS).read, {"type": "string", "examples": ["search"]}),
+    "referrerGroup": Values(_group, {"type": "string", "examples": ["search"]}),
     "qr": Values(_IS_TRUE.read, {"type": "string", "examples": ["true"]}),
 }
 """What can be asked for, and excluded: how each of several values is read."""

@@ -28,7 +28,7 @@ CURRENCIES = tuple(_CODES.split())
 def _money(value: float) -> float:
     """To four places. 0.30000000000000004 is what 0.1 + 0.2 is to a computer; 0.30001 is another number."""
     rounded = round(value, _PLACES)
-    if not math.isclose(value, rounded, rel_tol=1e-13):
+    if abs(value - rounded) > 2 * math.ulp(value):
         raise ValueError(f"It must not have more than {_PLACES} decimal places.")
     return rounded
 

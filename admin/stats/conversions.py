@@ -9,6 +9,7 @@ Rules of this file:
 4. The organization's own id of a conversion is good for one. It may be sent again, but not for something else.
 """
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
@@ -139,6 +140,20 @@ async def step(connection: Connection) -> int:
         )
         await _match(connection, [row["public_id"] for row in rows])
     return len(rows)
+
+
+async def expect_again(connection: Connection, click_ids: Collection[str]) -> None:
+    """Look once more for the clicks of conversions that were given up, in the transaction that stores these clicks.
+
+    Clicks are late when nobody has ingested for long.
+    """
+    await connection.execute(
+        """
+        /* conversions.expect_again */
+        update conversions set status = 'pending', next_try_at = now()
+         where status = 'unmatched' and click_id = any($1)""",
+        list(click_ids),
+    )
 
 
 async def _match(connection: Connection, public_ids: list[str]) -> None:

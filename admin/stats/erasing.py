@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-1. A day (UTC) goes in one transaction, with everything that was counted of it: rows, packs and visitors. So at every
-   moment totals are what rows say, and what a crash interrupts goes on with the days that are left.
+1. A day (UTC) goes in one transaction, with everything that was counted of it: rows, packs, visitors, conversions. So
+   at every moment totals are what rows say, and what a crash interrupts goes on with the days that are left.
 2. Where packs have taken the place of rows (retention.py), whole quarters of an hour go, and the visitors that the
    organization had on such a day stay as they were counted: nobody can tell any more who else they were.
 3. Only the holder of the lease of ingest does this, between two batches.
@@ -12,7 +12,7 @@ Rules of this file:
 from datetime import UTC, datetime, timedelta
 
 from admin.database import Connection
-from admin.stats import repacking, retention, visitor_days
+from admin.stats import repacking, visitor_days
 from admin.stats.packs import QUARTER_S
 from admin.stats.repacking import Scope
 from admin.stats.rows import COLUMNS, Row
@@ -93,12 +93,18 @@ async def _erase(connection: Connection, link: Scope, begin: datetime, end: date
         touched |= await repacking.rebuild_hour(connection, hour, rows, [link])
     await repacking.rebuild_coarser(connection, begin, touched)
     await visitor_days.forget_link(connection, *link, begin, end)
-    folded_until = await retention.folded_until(connection, link.organization_id)
-    if folded_until is None or folded_until < end:
-        since = begin if folded_until is None else max(begin, folded_until)
-        await visitor_days.reopen(connection, link.organization_id, since, end)
+    await visitor_days.reopen(connection, link.organization_id, begin, end)
     await connection.execute(
         "/* erasing.erase */ update link_counts set total = total - $2 where link_id = $1", link.link_id, gone
+    )
+    await connection.execute(
+        """
+        /* erasing.erase */
+        delete from conversions
+         where organization_id = $1 and link_id = $2 and clicked_at >= $3 and clicked_at < $4""",
+        *link,
+        begin,
+        end,
     )
     return gone
 

@@ -2,7 +2,8 @@
 
 Rules of this file:
 
-1. A fact that can't be known is empty. A word of several parts has tabs between them, and no part has one.
+1. A fact that can't be known is empty. Any other word has parts with tabs between them, also where there is one part
+   alone: that is how an index tells facts from agents, which have no tab.
 2. Every part is bounded: whatever a visitor sends, it fits into an index of Postgres.
 """
 
@@ -52,19 +53,20 @@ class Facts(NamedTuple):
     location: str
     """Country (ISO 3166-1 alpha-2) and city."""
     referrer: str
-    """The host the visitor came from."""
+    """The host the visitor came from, and what kind of place that is: one of `GROUPS`."""
     platform: str
     """Device, system and browser, as `shared.visitor` names them."""
     language: str
-    """The first that the visitor reads, as a tag (RFC 5646)."""
+    """The first that the visitor reads, as a tag (RFC 5646); one part."""
     campaign: str
     """The values of `UTM`."""
 
 
 def facts_of(click: Click, locate: Locate = country_of) -> Facts:
     """What is known of a click."""
+    location = locate(click.address)
     return Facts(
-        locate(click.address),
+        location if "\t" in location or not location else f"{location}\t",
         _referrer(click.referrer),
         _platform(click.user_agent),
         _language(click.accept_language),
@@ -77,7 +79,6 @@ def platform_of(user_agent: str) -> str:
     return _platform(user_agent)
 
 
-@lru_cache(maxsize=4096)
 def group_of(host: str) -> str:
     """One of `GROUPS`: what kind of place a referrer's host is."""
     if not host:
@@ -89,7 +90,8 @@ def group_of(host: str) -> str:
 
 @lru_cache(maxsize=16384)
 def _referrer(url: str) -> str:
-    return Visitor("", "", "", url, "", 0).referrer_host
+    host = Visitor("", "", "", url, "", 0).referrer_host
+    return f"{host}\t{group_of(host)}" if host else ""
 
 
 @lru_cache(maxsize=32768)
@@ -100,7 +102,8 @@ def _platform(user_agent: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _language(accept_language: str) -> str:
-    return next(iter(Visitor("", "", accept_language, "", "", 0).languages), "")
+    languages = Visitor("", "", accept_language, "", "", 0).languages
+    return f"{languages[0]}\t" if languages else ""
 
 
 @lru_cache(maxsize=16384)

@@ -13,7 +13,7 @@ Rules of this file:
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import asyncpg
@@ -50,12 +50,15 @@ _LEASE = 0x636C6963
 _CONSUMER = "ingest"
 """One name for all workers: what a dead one had taken is read again by the next holder of the lease."""
 _BATCHES = 4
+_RETAIN_EVERY = timedelta(hours=1)
+_KEPT_ASIDE_DAYS = 30
 _RECORDS = 8_000
 """So many records are stored at once, and up to `_BATCHES` full batches more: what one core makes rows of in half a
 second, in 50 MB."""
 _UNSTORABLE = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
     ValueError,
     LookupError,
     ArithmeticError,
@@ -84,6 +87,7 @@ class Lane:
         self.maker = Maker(locate)
         self.packs = Packs()
         self.visitor_days = VisitorDays()
+        self._retain_at = datetime.min.replace(tzinfo=UTC)
 
     @classmethod
     async def begin(cls, connection: Connection, locate: Locate = country_of) -> "Lane":
@@ -100,7 +104,9 @@ class Lane:
         await months.step(connection, now)
         await self.packs.close(connection, now.timestamp())
         await self.visitor_days.count(connection, now)
-        await retention.step(connection, now)
+        if now >= self._retain_at:  # it may read much to find that there is nothing to do
+            await retention.step(connection, now)
+            self._retain_at = now + _RETAIN_EVERY
 
 
 async def lease(connection: Connection) -> bool:
@@ -131,6 +137,15 @@ async def step(connection: Connection, redis: Redis, lane: Lane, *, wait_ms: int
     done.xdel(clicks.STREAM, *[delivery.entry_id for delivery in deliveries])
     await done.execute()
     return len(deliveries)
+
+
+async def clear(connection: Connection) -> None:
+    """Remove records that were set aside long ago: they may say who clicked. That there were some stays counted."""
+    await connection.execute(
+        f"""
+        /* ingest.clear */
+        delete from clicks_set_aside where set_aside_at < now() - interval '{_KEPT_ASIDE_DAYS} days'"""  # noqa: S608
+    )
 
 
 async def measure(redis: Redis, now_ms: int) -> None:
@@ -283,6 +298,8 @@ class _Storing:
         await lane.packs.add(connection, rows)
         await lane.visitor_days.add(connection, rows)
         await counts.add_to_links(connection, _link_counts(rows))
+        if told := [row.click_id for row in rows if row.click_id is not None]:
+            await conversions.expect_again(connection, told)
         set_aside = Counter(aside.spool for aside in self.set_aside)
         await sources.advance(connection, self.positions, self._seen, set_aside)
 

@@ -32,7 +32,7 @@ def places(file: Path | None) -> Locate:
     def located(address: str) -> str:
         try:
             found = database.get(address) if address else None
-        except ValueError:  # IPv6, and the database has none
+        except (ValueError, maxminddb.InvalidDatabaseError):  # IPv6, and the database has none; or a damaged place
             found = None
         country = _text(found, "country", "iso_code")
         city = _text(found, "city", "names", "en")

@@ -18,7 +18,6 @@ from admin.identity.principal import StatsReader
 from admin.stats import questions
 from admin.stats.answering import understood
 from admin.stats.asked import CLASSES, Asked, Form
-from admin.stats.facts import group_of
 from admin.stats.intervals import bounds
 from admin.stats.questions import EVERY_CLASS, FACTS, Counted, Question
 
@@ -200,13 +199,11 @@ async def _counted(connection: Connection, asked: Asked, question: Question) -> 
     limit = asked.limit or _DEFAULT_LIMIT
     if asked.by in FACTS:
         counted, other = await questions.breakdown(connection, question, FACTS[asked.by], limit)
-        return (await _by_link(connection, counted) if asked.by == "link" else _as_text(counted)), other
-    if asked.by == "referrerGroup":
-        hosts, _ = await questions.breakdown(connection, question, FACTS["referrer"], None)
-        found = Counter[str]()
-        for host in hosts:
-            found[group_of(str(host.value))] += host.clicks
-    elif asked.by == "class":
+        if asked.by == "link":
+            return await _by_link(connection, counted), other
+        unknown = "direct" if asked.by == "referrerGroup" else ""
+        return [(str(one.value or unknown), one.clicks) for one in counted], other  # 0 is no rule and no variant
+    if asked.by == "class":
         classes = EVERY_CLASS if asked.classes is None else asked.classes
         by_class = (await questions.totals(connection, replace(question, classes=classes))).clicks
         found = Counter({class_.name.lower(): clicks for class_, clicks in by_class.items()})
@@ -216,11 +213,6 @@ async def _counted(connection: Connection, asked: Asked, question: Question) -> 
         found = +Counter({"true": numbers.scans, "false": clicks - numbers.scans})
     most = sorted(found.items(), key=lambda one: (-one[1], one[0]))
     return most[:limit], sum(clicks for _, clicks in most[limit:])
-
-
-def _as_text(counted: Sequence[Counted]) -> list[tuple[str, int]]:
-    """0 is no rule and no variant."""
-    return [(str(one.value or ""), one.clicks) for one in counted]
 
 
 async def _by_link(connection: Connection, counted: Sequence[Counted]) -> list[tuple[str, int]]:

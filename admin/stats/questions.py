@@ -43,6 +43,7 @@ FACTS = {
     "country": Fact("locations", "location", 1),
     "city": Fact("locations", "location", 2),
     "referrer": Fact("referrers", "referrer", 1),
+    "referrerGroup": Fact("referrers", "referrer", 2),
     "device": Fact("platforms", "platform", 1),
     "os": Fact("platforms", "platform", 2),
     "browser": Fact("platforms", "platform", 3),
@@ -142,8 +143,8 @@ async def breakdown(
     """The values of a fact that come most often, and how many clicks have others."""
     source = await Source.of(connection, question)
     most = source.argument(limit)
-    # Counts of integers are added up ten times as fast as those of bigints, whose sums are numeric.
-    grouped = "select number, sum(clicks::integer) as clicks from {pieces} (number, clicks) group by number"
+    # As exact as bigints, whose sums are numeric and take twice as long.
+    grouped = "select number, sum(clicks::float8)::bigint as clicks from {pieces} (number, clicks) group by number"
     if fact.part:
         grouped = f"""
         select coalesce(split_part(text, E'\\t', {fact.part}), '') as number, sum(clicks)::bigint as clicks

@@ -77,9 +77,6 @@ async def step(connection: Connection) -> bool:
         return False
     async with connection.transaction():
         day = row["next"]
-        # Days before the first click are passed over at once.
-        first = await connection.fetchval("/* reclassify.step */ select min(clicked_at) from clicks")
-        day = max(day, first.astimezone(UTC).date()) if first else row["until"]
         looked_at, changed = await _judge_day(connection, day) if day < row["until"] else (0, 0)
         await connection.execute(
             """

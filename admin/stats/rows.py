@@ -141,15 +141,16 @@ class Maker:
     ) -> Row:
         salt = salts.get(draft.day) if draft.day is not None else None
         visitor = visitors.visitor_of(salt, click.address, click.user_agent) if salt else None
-        since_ms = None
+        since_ms = last_ms = None
+        at_ms = _ms(draft.at)
         if visitor is not None:
             last_ms = lately.get((click.link_id, visitor), self.visits.last_ms(click.link_id, visitor))
-            since_ms = None if last_ms is None else click.at_ms - last_ms
+            since_ms = None if last_ms is None else at_ms - last_ms
         verdict = classify(
             Evidence(click.method, click.user_agent, click.is_prefetch, draft.is_internal, since_ms, None)
         )
         if visitor is not None and verdict.kind == Class.HUMAN:
-            lately[click.link_id, visitor] = click.at_ms
+            lately[click.link_id, visitor] = at_ms if last_ms is None else max(at_ms, last_ms)
         return Row(
             draft.at,
             click.link_id,
@@ -197,7 +198,11 @@ def _draft(click: Click, wishes: Counting, latest_ms: float, now: datetime) -> _
         return _Draft(at, is_internal, None, "", None)
     day = visitors.day_of(click.organization_id, at, wishes.time_zone) if click.address else None
     return _Draft(
-        at, is_internal, day, click.user_agent.replace("\0", ""), counting.kept_of(click.address, wishes.addresses)
+        at,
+        is_internal,
+        day,
+        click.user_agent.replace("\0", "").replace("\t", " "),
+        counting.kept_of(click.address, wishes.addresses),
     )
 
 

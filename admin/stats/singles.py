@@ -21,7 +21,6 @@ from admin.http.answers import instant
 from admin.links.transfer.cells import guarded
 from admin.stats import retention, words
 from admin.stats.classify import REASONS, Class
-from admin.stats.facts import group_of
 from admin.stats.questions import Question, Source
 
 _AT_ONCE = 5000
@@ -29,7 +28,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REASONS = list(REASONS)
 _PARTS = {
     "location": ("country", "city"),
-    "referrer": ("referrer",),
+    "referrer": ("referrer", "referrerGroup"),
     "platform": ("device", "os", "browser"),
     "language": ("language",),
     "campaign": ("utmSource", "utmMedium", "utmCampaign", "utmTerm", "utmContent"),
@@ -143,7 +142,7 @@ async def _shown(connection: Connection, rows: Sequence[asyncpg.Record]) -> list
 def _click(row: asyncpg.Record, texts: dict[int, str], link: str | None) -> dict[str, Any]:
     facts: dict[str, str] = {}
     for column, names in _PARTS.items():
-        parts = texts[row[column]].split("\t") if len(names) > 1 else [texts[row[column]]]
+        parts = [texts[row[column]]] if column == "agent" else texts[row[column]].split("\t")
         facts |= dict(zip(names, [*parts, *[""] * len(names)], strict=False))
     return {
         "at": instant(row["clicked_at"]),
@@ -151,7 +150,7 @@ def _click(row: asyncpg.Record, texts: dict[int, str], link: str | None) -> dict
         "class": Class(row["class"]).name.lower(),
         "reason": _REASONS[row["reason"]] if row["version"] else None,
         **facts,
-        "referrerGroup": group_of(facts["referrer"]),
+        "referrerGroup": facts["referrerGroup"] or "direct",
         "qr": row["is_scan"],
         "ruleId": row["rule_id"],
         "variantId": row["variant_id"],
@@ -164,7 +163,7 @@ def _click(row: asyncpg.Record, texts: dict[int, str], link: str | None) -> dict
 COLUMNS = (
     *("at", "linkId", "class", "reason"),
     *(name for names in _PARTS.values() for name in names),
-    *("referrerGroup", "qr", "ruleId", "variantId", "visitor", "address", "clickId"),
+    *("qr", "ruleId", "variantId", "visitor", "address", "clickId"),
 )
 
 

@@ -92,11 +92,16 @@ class VisitorDays:
 
 
 async def reopen(connection: Connection, organization_id: int, first: datetime, last: datetime) -> None:
-    """Have the days counted again that have one of these moments, or any in between. In the caller's transaction."""
+    """Have the days counted again that have one of these moments, or any in between. In the caller's transaction.
+
+    But for those whose rows are gone (retention.py): nobody could count them again.
+    """
     await connection.execute(
         """
         /* visitor_days.reopen */
-        delete from visitor_days where organization_id = $1 and link_id <> 0 and begins_at <= $3 and ends_at > $2""",
+        delete from visitor_days
+         where organization_id = $1 and link_id <> 0 and begins_at <= $3 and ends_at > $2
+           and ends_at > all (select until from foldings where organization_id = $1)""",
         organization_id,
         first,
         last,
@@ -105,7 +110,8 @@ async def reopen(connection: Connection, organization_id: int, first: datetime, 
         """
         /* visitor_days.reopen */
         update visitor_days set firsts = null, lasts = null
-         where organization_id = $1 and link_id = 0 and begins_at <= $3 and ends_at > $2 and firsts is not null""",
+         where organization_id = $1 and link_id = 0 and begins_at <= $3 and ends_at > $2 and firsts is not null
+           and ends_at > all (select until from foldings where organization_id = $1)""",
         organization_id,
         first,
         last,
@@ -212,7 +218,10 @@ def told(days: Sequence[VisitorDay], bounds: Sequence[datetime], end: datetime) 
         for day in days[at:]:
             if day.begins_at >= high:
                 break
-            begin, until = max(low, day.begins_at), min(high, day.ends_at)
+            # Where an organization has changed its time zone, its days overlap.
+            begin, until = max(known, day.begins_at), min(high, day.ends_at)
+            if begin >= until:
+                continue
             if (count := day.between(begin, until)) is not None:
                 counts[number] += count
                 if known < begin:

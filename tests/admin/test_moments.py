@@ -84,6 +84,7 @@ async def test_while_clicks_come_in_and_packs_are_folded_and_closed(
     is_done.set()
     seen = await reading
     assert seen == sorted(seen)
+    assert len(set(seen)) > 3
     assert await look(connection, span) > 0
     assert await connection.fetchval("select count(*) from busy_links") == 1
     assert await connection.fetchval("select count(distinct level) from packs") >= 3

@@ -29,7 +29,7 @@ from tests.admin.people import error_of
 
 ZONE = ZoneInfo("Asia/Kathmandu")
 PLACES = ["", "BR\tRio", "BR\t", "NP\tKathmandu", "US\tWashington, D. C."]
-HOSTS = ["", "google.com", "news.example.com", "t.co", "mail.google.com"]
+HOSTS = ["", "google.com", "news.example.com", "t.co", "mail.google.com", "t.me"]
 PLATFORMS = ["mobile\tios\tsafari", "desktop\tlinux\tfirefox", ""]
 CAMPAIGNS = ["", "news\tmail\tspring\t\t", "=1+1\tads\t\t\t"]
 FACTS = ("country", "city", "referrer", "device", "os", "browser", "language", "utmSource", "utmMedium", "utmCampaign")
@@ -74,7 +74,10 @@ class Seen(NamedTuple):
 
 async def store(connection: Connection, organization_id: int, clicks: list[Seen]) -> None:
     """As ingest does."""
-    texts = {text for one in clicks for text in (one.location, one.referrer, one.platform, one.language, one.campaign)}
+    referrers = {host: f"{host}\t{group_of(host)}" if host else "" for host in HOSTS}
+    languages = {one.language: f"{one.language}\t" if one.language else "" for one in clicks}
+    texts = {text for one in clicks for text in (one.location, one.platform, one.campaign)}
+    texts |= {*referrers.values(), *languages.values()}
     words = await Words().numbers(connection, texts)
     reasons = {kind: number for number, kind in enumerate(REASONS.values())}
     rows = [
@@ -84,9 +87,9 @@ async def store(connection: Connection, organization_id: int, clicks: list[Seen]
             organization_id=organization_id,
             visitor=one.visitor,
             location=words[one.location],
-            referrer=words[one.referrer],
+            referrer=words[referrers[one.referrer]],
             platform=words[one.platform],
-            language=words[one.language],
+            language=words[languages[one.language]],
             campaign=words[one.campaign],
             agent=0,
             rule_id=one.rule,
@@ -184,7 +187,7 @@ FILTERS: list[tuple[dict[str, str], Keeps]] = [
     ({"city": '"Washington, D. C."'}, lambda world, one: "D. C." in one.has("city")),
     ({"referrerGroup": "search,direct"}, lambda world, one: one.has("referrerGroup") in ("search", "direct")),
     ({"exclude.referrerGroup": "search"}, lambda world, one: one.has("referrerGroup") != "search"),
-    ({"referrerGroup": "messenger"}, lambda world, one: False),
+    ({"referrerGroup": "messenger"}, lambda world, one: one.referrer == "t.me"),
     ({"utmSource": "=1+1", "qr": "true"}, lambda world, one: one.has("utmSource") == "=1+1" and one.is_scan),
     ({"exclude.utmCampaign": ",spring"}, lambda world, one: False),
     ({"tag": "x"}, lambda world, one: one.link in (world.ids["a"], world.ids["b"])),

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from admin.database import Connection
 from admin.errors import ClicksNotKept
-from admin.stats import months, packs, questions, retention
+from admin.stats import months, packs, questions, retention, visitor_days
 from admin.stats.classify import Class
 from admin.stats.packs import HOURS, Packs, spans
 from admin.stats.questions import EVERY_CLASS, FACTS, HUMANS, Condition, Question
 from admin.stats.rows import COLUMNS, Row
-from admin.stats.visitor_days import VisitorDays
+from admin.stats.visitor_days import VisitorDay, VisitorDays, told
 from admin.stats.visitors import Salts, day_of
 
 HOME = ZoneInfo("America/St_Johns")
@@ -179,6 +179,16 @@ async def test_every_answer_is_what_the_rows_say(
     ]
 
 
+def test_days_that_overlap_are_told_once() -> None:
+    """As those before and after an organization has changed its time zone do."""
+    begin = datetime(2026, 3, 1, tzinfo=UTC)
+    utc = VisitorDay(begin, begin + timedelta(days=1), [1] * 96, [1] * 96)
+    later = VisitorDay(begin + timedelta(hours=5), begin + timedelta(hours=29), [1] * 96, [1] * 96)
+    counts, pieces = told([utc, later], [begin], begin + timedelta(days=2))
+    assert counts == [96 + 20]
+    assert pieces == [(0, begin + timedelta(hours=29), begin + timedelta(days=2))]
+
+
 async def test_what_is_not_kept_is_answered_as_before(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for two facts at once, for parts of a quarter, and for visitors of parts of a day and of other classes."""
     monkeypatch.setattr(packs, "BUSY", 500)
@@ -213,6 +223,11 @@ async def test_what_is_not_kept_is_answered_as_before(connection: Connection, mo
         ):
             with pytest.raises(ClicksNotKept):
                 await questions.totals(connection, asked)
+    # What nobody can count again stays as it was counted, whatever else changes on that day.
+    [before] = await questions.visitors(connection, Question(7, BEGIN, limit), [BEGIN])
+    await visitor_days.reopen(connection, 7, BEGIN, limit - timedelta(hours=1))
+    assert await questions.visitors(connection, Question(7, BEGIN, limit), [BEGIN]) == [before]
+    assert before > 100
     late = rows_of(random.Random(3), 20, begin=begin, end=begin + timedelta(days=1))
     late = [row._replace(visitor=None) for row in late]
     known = Packs()
