@@ -62,6 +62,8 @@ _UNSTORABLE = (
     ValueError,
     LookupError,
     ArithmeticError,
+    TypeError,
+    AttributeError,
 )
 """What Postgres says of a row that it will not take, however often it is asked; and what nobody expected of a click,
 which must not stop all others."""

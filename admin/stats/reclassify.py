@@ -35,9 +35,14 @@ class Progress(NamedTuple):
 
 
 async def request(connection: Connection, since: date, until: date) -> int:
-    """Have the days from `since` to before `until` classified again; the id of that, for `progress`."""
+    """Have the days from `since` to before `until` classified again that there are clicks of; the id of that, for
+    `progress`."""
     reclassification_id: int = await connection.fetchval(
-        "/* reclassify.request */ insert into reclassifications (next, until) values ($1, $2) returning id",
+        """
+        /* reclassify.request */
+        insert into reclassifications (next, until)
+        select least(greatest($1, coalesce((min(clicked_at) at time zone 'UTC')::date, $2)), $2), $2 from clicks
+        returning id""",
         since,
         until,
     )

@@ -98,15 +98,21 @@ async def test_one_that_comes_before_its_click_waits_for_it(api: Api, connection
     assert await conversions.step(connection) == 0
 
 
-async def test_after_an_hour_it_is_kept_as_it_is(api: Api, connection: Connection, redis: Redis) -> None:
+async def test_after_an_hour_it_is_unmatched_unless_its_click_comes_after_all(
+    api: Api, connection: Connection, redis: Redis
+) -> None:
+    """As clicks do that had to wait for a worker."""
     link = await made(api.one.api)
     await told(api.one.api, await told_id(connection))
     await pass_minutes(connection, 61)
     assert await conversions.step(connection) == 1
-    await clicked(connection, redis, api.one, link)
     assert await conversions.step(connection) == 0
     [found] = await listed(api.one.api)
     assert (found["status"], found["linkId"], found["clickedAt"]) == ("unmatched", None, None)
+    await clicked(connection, redis, api.one, link)
+    assert await conversions.step(connection) == 1
+    [found] = await listed(api.one.api)
+    assert (found["status"], found["linkId"]) == ("matched", link["id"])
 
 
 async def test_clicks_of_others_are_no_clicks(api: Api, connection: Connection, redis: Redis) -> None:

@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from admin.database import Connection
 from admin.stats.facts import Facts, facts_of
+from admin.stats.places import Locate
 from shared import clicks
 from shared.clicks import Batch, Click
 from shared.redis import Redis
@@ -109,10 +110,10 @@ async def test_any_poison_in_any_cuts_is_set_aside_and_the_others_are_stored(
 async def test_a_click_that_nobody_expected_stops_no_others(
     connection: Connection, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def surprised(click: Click) -> Facts:
+    def surprised(click: Click, locate: Locate) -> Facts:
         if click.user_agent == "odd":
             raise KeyError(click.user_agent)
-        return facts_of(click)
+        return facts_of(click, locate)
 
     monkeypatch.setattr("admin.stats.rows.facts_of", surprised)
     await deliver(
