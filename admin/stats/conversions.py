@@ -4,7 +4,7 @@ Rules of this file:
 
 1. A conversion belongs to a click of its own organization. The id of another's click is as good as that of none.
 2. It may come before its click is stored. Then it is pending, and a step looks for the click again and again, at pauses
-   that grow with its age; after `_WAITS` it is unmatched for good.
+   that grow with its age; after `_WAITS` it is unmatched, unless its click is stored after all (`expect_again`).
 3. What is needed of the click is kept here, so that a conversion outlives the row of its click.
 4. The organization's own id of a conversion is good for one. It may be sent again, but not for something else.
 """
