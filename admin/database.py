@@ -48,12 +48,13 @@ class MigrationError(Exception):
 
 
 async def open_pool(
-    url: str, *, size: int = 10, connect_s: float = AUTHENTICATE_S, command_s: float | None = None
+    url: str, *, size: int = 10, connect_s: float | None = None, command_s: float | None = None
 ) -> Pool:
     """A pool that connects when it is first used, so that Postgres may be away now.
 
-    Connecting may take `connect_s`, and each command `command_s`, or any time.
+    Connecting may take `connect_s` (or `AUTHENTICATE_S`), and each command `command_s`, or any time.
     """
+    connect_s = AUTHENTICATE_S if connect_s is None else connect_s
     return await asyncpg.create_pool(
         url, min_size=0, max_size=size, timeout=connect_s, command_timeout=command_s, reset=_keep_session
     )

@@ -142,7 +142,9 @@ class Erasure(Wire):
     "/links/{link_id}/clicks",
     status_code=202,
     summary="Erase the clicks of a link",
-    openapi_extra={"parameters": _RANGE.parameters},
+    openapi_extra={
+        "parameters": [{**told, "required": told["name"] == "startDate"} for told in _RANGE.parameters],
+    },
 )
 async def erase_clicks(request: Request, caller: Administrator, link_id: str) -> Answer[Erasure]:
     """Those from `startDate` on, which must be given. Some seconds later they are gone, with all that was counted of
