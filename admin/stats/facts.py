@@ -74,11 +74,6 @@ def facts_of(click: Click, locate: Locate = country_of) -> Facts:
     )
 
 
-def platform_of(user_agent: str) -> str:
-    """The fact of that name, of an agent."""
-    return _platform(user_agent)
-
-
 def group_of(host: str) -> str:
     """One of `GROUPS`: what kind of place a referrer's host is."""
     if not host:

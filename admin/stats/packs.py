@@ -17,8 +17,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import asyncpg
-
 from admin.database import Connection
 from admin.stats.rows import Row
 
@@ -230,8 +228,3 @@ def spans(begin: int, end: int, closed: Sequence[int]) -> list[Span]:
         found += [Span(level, before // length, inner // length), Span(level, outer // length, after // length)]
         before, after = inner, outer
     return [span for span in found if span.begin < span.end]
-
-
-def of_row(row: asyncpg.Record) -> Row:
-    """A row of clicks as it was selected, in the order of `rows.COLUMNS`."""
-    return Row(*row.values())

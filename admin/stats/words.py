@@ -56,9 +56,3 @@ async def texts(connection: Connection, numbers: Iterable[int]) -> dict[int, str
         "/* words.texts */ select id, text from words where id = any($1::integer[])", list(numbers)
     )
     return {0: ""} | {row["id"]: row["text"] for row in rows}
-
-
-async def numbers_like(connection: Connection, pattern: str) -> list[int]:
-    """The numbers of words that match, in the sense of `like`."""
-    rows = await connection.fetch("/* words.numbers_like */ select id from words where text like $1", pattern)
-    return [row["id"] for row in rows]
