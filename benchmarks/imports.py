@@ -6,14 +6,12 @@ request that sends the file until its last link was published, on a whole Linkwi
 
 import argparse
 import json
-import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.servers import children_of, cpu_s
+from benchmarks.servers import cpu_of_all_s, rss_mb
 from tests.houses import House, wait_for
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,17 +47,20 @@ def _measure(house: House, rows: int) -> dict[str, float]:
     }
     [worker] = processes["the worker"]
     _import(house, 2_000, "warm", lambda: None)  # so that what is loaded once is no growth
-    used = {name: _cpu_s(pids) for name, pids in processes.items()}
-    rested_mb = _rss_mb(worker)
+    used = {name: cpu_of_all_s(pids) for name, pids in processes.items()}
+    rested_mb = rss_mb([worker])
     seen_mb: list[float] = []
     begun = time.monotonic()
-    _import(house, rows, "full", lambda: seen_mb.append(_rss_mb(worker)))
+    _import(house, rows, "full", lambda: seen_mb.append(rss_mb([worker])))
     took_s = time.monotonic() - begun
     third = max(1, len(seen_mb) // 3)
     return {
         "rows": rows,
         "rows a second": rows / took_s,
-        **{f"CPU of {name}, us a row": (_cpu_s(pids) - used[name]) * 1e6 / rows for name, pids in processes.items()},
+        **{
+            f"CPU of {name}, us a row": (cpu_of_all_s(pids) - used[name]) * 1e6 / rows
+            for name, pids in processes.items()
+        },
         "worker at rest, MB": rested_mb,
         "in the first third, MB": max(seen_mb[:third]),
         "in the last third, MB": max(seen_mb[-third:]),
@@ -91,20 +92,6 @@ def _file(rows: int, name: str) -> Iterator[bytes]:
             f'?utm_source=mail&utm_campaign=spring,{number % 1000},2026-02-03T09:10:11.000Z,"news, spring"\n'
             for number in range(first, min(first + 1000, rows))
         ).encode()
-
-
-def _cpu_s(pids: list[int]) -> float:
-    """Of these processes and of all that they have started."""
-    ticks = 0
-    for pid in pids:
-        ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK") + cpu_s([child for pid in pids for child in children_of(pid)])
-
-
-def _rss_mb(pid: int) -> float:
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import redis as redis_py
 
 from admin import database, embedded
 from admin.database import Connection
-from benchmarks.imports import _cpu_s, _rss_mb
+from benchmarks.servers import cpu_of_all_s, rss_mb
 from shared import clicks
 from shared.clicks import Batch, Click
 from tests.servers import run
@@ -102,7 +102,7 @@ async def _measure(home: Path, count: int, pace: int, seconds: int) -> dict[str,
             figures = await _drained(running)
             figures |= await _sizes(connection)
             figures |= await _paced(running, feed, pace, seconds)
-            figures["worker in the end, MB"] = _rss_mb(worker)
+            figures["worker in the end, MB"] = rss_mb([worker])
         await _check(connection)
         await connection.close()
     return figures
@@ -112,16 +112,16 @@ async def _drained(running: Running) -> dict[str, float]:
     """What it takes to empty the stream. The worker has just been started; it counts from its first commit on."""
     while not (begun_with := await _stored(running.connection)):  # noqa: ASYNC110  it says so nowhere else
         await asyncio.sleep(0.01)
-    used = {name: _cpu_s([pid]) for name, pid in running.processes.items()}
+    used = {name: cpu_of_all_s([pid]) for name, pid in running.processes.items()}
     begun, seen_mb = time.monotonic(), []
     while running.redis.xlen(clicks.STREAM):
         await asyncio.sleep(0.2)
-        seen_mb.append(_rss_mb(running.processes["the worker"]))
+        seen_mb.append(rss_mb([running.processes["the worker"]]))
     took_s, count = time.monotonic() - begun, await _stored(running.connection) - begun_with
     if not count:
         raise SystemExit("the first commit had all of them; more --clicks are needed")
     third = max(1, len(seen_mb) // 3)
-    cpu_us = {name: (_cpu_s([pid]) - used[name]) * 1e6 / count for name, pid in running.processes.items()}
+    cpu_us = {name: (cpu_of_all_s([pid]) - used[name]) * 1e6 / count for name, pid in running.processes.items()}
     return {
         "clicks": count,
         "clicks a second": count / took_s,

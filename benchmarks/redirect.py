@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.servers import CLIENT_CORE, HOST, SERVERS, Links, Server, cpu_s, published
+from benchmarks.servers import CLIENT_CORE, HOST, SERVERS, Links, Server, cpu_s, published, rss_mb
 
 RESULTS = Path(__file__).parent / "results"
 HEADERS = {
@@ -61,10 +61,6 @@ class Figures:
     rss_mb: float
     recorded: float | None = None
     """What was recorded of what was served; None where nothing is recorded."""
-
-
-def _rss_mb(pids: list[int]) -> float:
-    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * 4096 / 1e6
 
 
 def _wrk(
@@ -128,7 +124,7 @@ def measure(server: Server, links: Links, seconds: int, connections: int, delay_
         p99,
         serving / requests * 1e6,
         beside / requests * 1e6,
-        _rss_mb(server.serving),
+        rss_mb(server.serving),
         (server.recorded() - before) / requests if server.recorded else None,
     )
 

@@ -203,6 +203,19 @@ def cpu_s(pids: list[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of_all_s(pids: list[int]) -> float:
+    """The same, with all that they have started, also what has ended since."""
+    ticks = 0
+    for pid in pids:
+        ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK") + cpu_s([child for pid in pids for child in children_of(pid)])
+
+
+def rss_mb(pids: list[int]) -> float:
+    """Memory that these processes have, in millions of bytes."""
+    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * 4096 / 1e6
+
+
 def children_of(pid: int) -> list[int]:
     """The pids of the processes it has started and not outlived."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
