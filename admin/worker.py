@@ -123,7 +123,7 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
             if time.monotonic() >= tend_at:
                 await lane.tend(connection, datetime.now(UTC))
                 tend_at = time.monotonic() + _TEND_EVERY_S
-            is_busy = await reclassify.step(connection) or await erasing.step(connection)
+            is_busy = await reclassify.step(connection, lane.packs) or await erasing.step(connection, lane.packs)
             if time.monotonic() >= compare_at:
                 await sources.step(connection, redis, silence_s=settings.spool_silence_s)
                 await ingest.measure(redis, time.time_ns() // 1_000_000)

@@ -272,8 +272,9 @@ _SCOPES = {
         "exists (select from links where links.id = link_id and hostname = {})",
         Values(normal_hostname, {"type": "string", "examples": ["go.example.com"]}),
     ),
+    "messageId": ("message_id in (select id from carriers where public_id = {})", Values(_text, text.schema)),
 }
-"""Which links: those that are so now. One that is gone is nowhere."""
+"""Which links: those that are so now. One that is gone is nowhere, but for its clicks in a message."""
 
 _OWN = {
     "interval": (one_of(*INTERVALS), "How long a point is: a day unless given. Weeks begin on Monday."),
@@ -297,6 +298,7 @@ _OTHERS: dict[str, tuple[dict[str, Any], str]] = {
         "all, or classes with commas between; human unless given.",
     ),
     "linkId": ({"type": "string", "examples": ["0123456789abcdef"]}, "Only the clicks of this link."),
+    "messageId": ({"type": "string", "examples": ["0123456789abcdef"]}, "Only the clicks of links in this message."),
 }
 
 

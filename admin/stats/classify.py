@@ -23,8 +23,9 @@ VERSION = 1
 REPEAT_WITHIN_MS = 10_000
 """A visitor who comes again sooner has clicked once."""
 
+LINKS_AT_ONCE_MS = 2_000
 SEVERAL_LINKS = 2
-"""Of one message, clicked within two seconds: a person doesn't come back from the first page as soon as that."""
+"""Of one message, within `LINKS_AT_ONCE_MS`: a person doesn't come back from the first page as soon as that."""
 
 TOO_SOON_S = {True: 5.0, False: 1.0}
 """By whether it is an e-mail: nobody has received, read and clicked it sooner. A chat is on the screen at once."""
@@ -58,12 +59,12 @@ class Carried(NamedTuple):
     since_sent_s: float
     """Seconds; negative for a click before the message was sent."""
     links_at_once: int
-    """How many links of the message, this one included, somebody clicked within two seconds of this click."""
+    """How many links of the message, this one included, somebody clicked within `LINKS_AT_ONCE_MS` of this click."""
     is_honeypot: bool
     """The link is the one in an e-mail that no person sees."""
     is_email: bool
     network_kind: str
-    """`hosting`, `residential`, or empty when nobody knows."""
+    """One of `networks.KINDS`, or empty when nobody knows."""
 
 
 class Evidence(NamedTuple):

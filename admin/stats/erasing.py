@@ -4,17 +4,18 @@ Rules of this file:
 
 1. A day (UTC) goes in one transaction, with everything that was counted of it: rows, packs, visitors, conversions. So
    at every moment totals are what rows say, and what a crash interrupts goes on with the days that are left.
-2. Where packs have taken the place of rows (retention.py), whole quarters of an hour go, and the visitors that the
-   organization had on such a day stay as they were counted: nobody can tell any more who else they were.
+2. Where packs have taken the place of rows (retention.py), whole quarters of an hour go. The visitors that the
+   organization had on such a day stay as they were counted, and those of a link that keeps clicks on it are unknown
+   from then on: nobody can tell any more who was there at another time of the day, too.
 3. Only the holder of the lease of ingest does this, between two batches.
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from admin.database import Connection
-from admin.stats import repacking, visitor_days
-from admin.stats.packs import QUARTER_S
-from admin.stats.repacking import Scope
+from admin.stats import visitor_days
+from admin.stats.packs import QUARTER_S, Packs
 from admin.stats.rows import COLUMNS, Row
 
 _HOUR = timedelta(hours=1)
@@ -36,7 +37,7 @@ async def request(
     )
 
 
-async def step(connection: Connection) -> bool:
+async def step(connection: Connection, packs: Packs) -> bool:
     """Erase the oldest day of what was requested first; whether there was one. Not in a transaction."""
     row = await connection.fetchrow(
         """
@@ -46,13 +47,14 @@ async def step(connection: Connection) -> bool:
     )
     if row is None:
         return False
-    link = Scope(row["organization_id"], row["link_id"])
+    link = _Link(row["organization_id"], row["link_id"])
     async with connection.transaction():
         oldest = await _oldest(connection, link, row["begins_at"], row["ends_at"])
         gone = 0
         if oldest is not None:
             day = oldest.replace(hour=0, minute=0, second=0, microsecond=0)
-            gone = await _erase(connection, link, max(day, row["begins_at"]), min(day + _DAY, row["ends_at"]))
+            begin, end = max(day, row["begins_at"]), min(day + _DAY, row["ends_at"])
+            gone = await _erase(connection, packs, link, begin, end)
         await connection.execute(
             """
             /* erasing.step */
@@ -64,7 +66,14 @@ async def step(connection: Connection) -> bool:
     return True
 
 
-async def _oldest(connection: Connection, link: Scope, begin: datetime, end: datetime) -> datetime | None:
+class _Link(NamedTuple):
+    """Whose clicks go."""
+
+    organization_id: int
+    link_id: int
+
+
+async def _oldest(connection: Connection, link: _Link, begin: datetime, end: datetime) -> datetime | None:
     """The first moment in UTC of which there is a click, or a quarter that has taken its place."""
     found: datetime | None = await connection.fetchval(
         """
@@ -82,16 +91,23 @@ async def _oldest(connection: Connection, link: Scope, begin: datetime, end: dat
     return found and max(found, begin).astimezone(UTC)
 
 
-async def _erase(connection: Connection, link: Scope, begin: datetime, end: datetime) -> int:
+async def _erase(connection: Connection, packs: Packs, link: _Link, begin: datetime, end: datetime) -> int:
     """Erase what there is in a part of a day; how many clicks."""
-    gone, touched = 0, set[Scope]()
-    for hour in await _hours(connection, link, begin, end):
-        low, high = max(hour, begin), min(hour + _HOUR, end)
-        gone += await repacking.forget_quarters(connection, *link, *_quarters(low, high))
-        gone += await _delete(connection, link, low, high)
-        rows = await _rows(connection, link.organization_id, hour)
-        touched |= await repacking.rebuild_hour(connection, hour, rows, [link])
-    await repacking.rebuild_coarser(connection, begin, touched)
+    gone = await packs.forget_quarters(connection, *link, *_quarters(begin, end))
+    hour = begin
+    while hour < end:
+        rows = await connection.fetch(
+            f"""
+            /* erasing.erase */
+            delete from clicks where organization_id = $1 and link_id = $2 and clicked_at >= $3 and clicked_at < $4
+            returning {", ".join(COLUMNS)}""",  # noqa: S608
+            *link,
+            hour,
+            min(hour + _HOUR, end),
+        )
+        await packs.replace(connection, [Row(*row.values()) for row in rows])
+        gone += len(rows)
+        hour += _HOUR
     await visitor_days.forget_link(connection, *link, begin, end)
     await visitor_days.reopen(connection, link.organization_id, begin, end)
     await connection.execute(
@@ -107,50 +123,6 @@ async def _erase(connection: Connection, link: Scope, begin: datetime, end: date
         end,
     )
     return gone
-
-
-async def _hours(connection: Connection, link: Scope, begin: datetime, end: datetime) -> list[datetime]:
-    """The hours that have something of a range."""
-    rows = await connection.fetch(
-        """
-        /* erasing.hours */
-        select floor(extract(epoch from clicked_at) / 3600)::integer as hour from clicks
-         where organization_id = $1 and link_id = $2 and clicked_at >= $3 and clicked_at < $4
-        union
-        select bucket / 4 from packs
-         where organization_id = $1 and link_id = $2 and level = -1 and bucket >= $5 and bucket < $6
-         order by hour""",
-        *link,
-        begin,
-        end,
-        *_quarters(begin, end),
-    )
-    return [datetime.fromtimestamp(row["hour"] * 3600, UTC) for row in rows]
-
-
-async def _delete(connection: Connection, link: Scope, begin: datetime, end: datetime) -> int:
-    done = await connection.execute(
-        """
-        /* erasing.delete */
-        delete from clicks where organization_id = $1 and link_id = $2 and clicked_at >= $3 and clicked_at < $4""",
-        *link,
-        begin,
-        end,
-    )
-    return int(done.rpartition(" ")[2])
-
-
-async def _rows(connection: Connection, organization_id: int, hour: datetime) -> list[Row]:
-    rows = await connection.fetch(
-        f"""
-        /* erasing.rows */
-        select {", ".join(COLUMNS)} from clicks
-         where organization_id = $1 and clicked_at >= $2 and clicked_at < $3""",  # noqa: S608
-        organization_id,
-        hour,
-        hour + _HOUR,
-    )
-    return [Row(*row.values()) for row in rows]
 
 
 def _quarters(begin: datetime, end: datetime) -> tuple[int, int]:

@@ -24,10 +24,11 @@ from redis.exceptions import ResponseError
 from admin.database import Connection
 from admin.links import counts
 from admin.links.counts import LinkCount
-from admin.stats import conversions, months, retention, sources
+from admin.stats import bursts, conversions, months, retention, sources
+from admin.stats.maker import Maker
 from admin.stats.packs import Packs
 from admin.stats.places import Locate
-from admin.stats.rows import COLUMNS, Maker, Row
+from admin.stats.rows import COLUMNS, Row
 from admin.stats.visitor_days import VisitorDays
 from shared import clicks
 from shared.click_ids import ClickIds
@@ -299,6 +300,10 @@ class _Storing:
         await connection.copy_records_to_table("clicks", records=rows, columns=COLUMNS)
         await lane.packs.add(connection, rows)
         await lane.visitor_days.add(connection, rows)
+        if found := await bursts.judge_again(connection, rows):
+            before, now = zip(*found, strict=True)
+            await lane.packs.replace(connection, before, now)
+            await lane.visitor_days.add(connection, before)
         await counts.add_to_links(connection, _link_counts(rows))
         if told := [row.click_id for row in rows if row.click_id is not None]:
             await conversions.expect_again(connection, told)

@@ -199,8 +199,8 @@ async def _counted(connection: Connection, asked: Asked, question: Question) -> 
     limit = asked.limit or _DEFAULT_LIMIT
     if asked.by in FACTS:
         counted, other = await questions.breakdown(connection, question, FACTS[asked.by], limit)
-        if asked.by == "link":
-            return await _by_link(connection, counted), other
+        if asked.by in _PUBLIC_IDS:
+            return await _by_public_id(connection, _PUBLIC_IDS[asked.by], counted), other
         unknown = "direct" if asked.by == "referrerGroup" else ""
         return [(str(one.value or unknown), one.clicks) for one in counted], other  # 0 is no rule and no variant
     if asked.by == "class":
@@ -215,12 +215,15 @@ async def _counted(connection: Connection, asked: Asked, question: Question) -> 
     return most[:limit], sum(clicks for _, clicks in most[limit:])
 
 
-async def _by_link(connection: Connection, counted: Sequence[Counted]) -> list[tuple[str, int]]:
-    """By public id. Of links that are gone nobody knows it any more: they are one."""
-    rows = await connection.fetch(
-        "/* question_routes.by_link */ select id, public_id from links where id = any($1::bigint[])",
-        [one.value for one in counted],
-    )
+_PUBLIC_IDS = {
+    "link": "/* question_routes.links */ select id, public_id from links where id = any($1::bigint[])",
+    "message": "/* question_routes.messages */ select id, public_id from carriers where id = any($1::bigint[])",
+}
+
+
+async def _by_public_id(connection: Connection, ids_of: str, counted: Sequence[Counted]) -> list[tuple[str, int]]:
+    """By public id. Of what is gone nobody knows it any more: those are one, and so are clicks of no message."""
+    rows = await connection.fetch(ids_of, [one.value for one in counted])
     ids = {row["id"]: row["public_id"] for row in rows}
     found = Counter[str]()
     for one in counted:

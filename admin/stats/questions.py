@@ -32,7 +32,7 @@ class Fact(NamedTuple):
     """Something that is known of clicks, and where."""
 
     pack: str
-    """The array of packs that counts it: `links` of organizations, `rules` and `variants` of links."""
+    """The array of packs that counts it: `links` of organizations, `rules` and `variants` of links; empty for none."""
     row: str
     """The column of rows."""
     part: int = 0
@@ -56,6 +56,7 @@ FACTS = {
     "link": Fact("links", "link_id"),
     "rule": Fact("rules", "coalesce(rule_id, 0)"),
     "variant": Fact("variants", "coalesce(variant_id, 0)"),
+    "message": Fact("", "coalesce(message_id, 0)"),
 }
 
 
@@ -157,7 +158,7 @@ async def breakdown(
          order by clicks desc, number limit {most}""",  # noqa: S608
         packs=f"select item >> 32, item & 4294967295 from {{packs}}, unnest({fact.pack}) as item",  # noqa: S608
         rows=f"select {fact.row}, count(*) from {{rows}} group by 1",  # noqa: S608
-        is_packed=fact.pack not in (("links",) if question.link_id is not None else ("rules", "variants")),
+        is_packed=fact.pack not in ("", *(("links",) if question.link_id is not None else ("rules", "variants"))),
     )
     counted = [Counted(row["value"], row["clicks"]) for row in rows]
     return counted, (rows[0]["total"] if rows else 0) - sum(one.clicks for one in counted)

@@ -2,24 +2,33 @@
 
 Rules of this file:
 
-1. A day (UTC) is judged again in one transaction, with the packs and the visitors that were counted of it. So at every
-   moment totals are what rows say, and what a crash interrupts begins again with that day.
-2. Rows are judged in the order of their clicks. So repeats are told exactly, also where edges were stored late.
-3. What a row was judged by is beside it: method, agent, headers. Where that is no longer held, its class stays.
-4. Only the holder of the lease of ingest does this, between two batches: nothing else changes rows meanwhile.
+1. An hour is judged again in one transaction, with the packs and the visitors that were counted of it. So at every
+   moment totals are what rows say, and what a crash interrupts begins again with that hour.
+2. Rows are judged in the order of their clicks, and with all clicks of their message at hand. So repeats and bursts are
+   told exactly, also where edges were stored late.
+3. What a row was judged by is beside it: method, agent, headers, message, network. Where that is no longer held, its
+   class stays.
+4. An hour may have any number of rows: some thousand are in memory.
+5. Only the holder of the lease of ingest does this, between two batches: nothing else changes rows meanwhile.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 from admin.database import Connection
-from admin.stats import repacking, visitor_days
+from admin.stats import visitor_days
+from admin.stats.bursts import WITHIN
+from admin.stats.carriers import Carrier
 from admin.stats.classify import REPEAT_WITHIN_MS, VERSION, Class, Evidence, classify
-from admin.stats.repacking import Scope
+from admin.stats.networks import KINDS
+from admin.stats.packs import Packs
 from admin.stats.rows import COLUMNS, REASON_NUMBERS, Row
 
 _HOUR = timedelta(hours=1)
+_REPEAT_WITHIN = timedelta(milliseconds=REPEAT_WITHIN_MS)
+_AT_ONCE = 5_000
 _LOOK_EVERY_S = 0.25
 _NO_AGENT = REASON_NUMBERS["no-agent"]
 
@@ -27,24 +36,24 @@ _NO_AGENT = REASON_NUMBERS["no-agent"]
 class Progress(NamedTuple):
     """How far a reclassification has got."""
 
-    next: date
-    until: date
+    next: datetime
+    until: datetime
     rows: int
     changed: int
     finished_at: datetime | None
 
 
 async def request(connection: Connection, since: date, until: date) -> int:
-    """Have the days from `since` to before `until` classified again that there are clicks of; the id of that, for
+    """Have the days (UTC) from `since` to before `until` classified again that there are clicks of; the id of that, for
     `progress`."""
     reclassification_id: int = await connection.fetchval(
         """
         /* reclassify.request */
         insert into reclassifications (next, until)
-        select least(greatest($1, coalesce((min(clicked_at) at time zone 'UTC')::date, $2)), $2), $2 from clicks
+        select least(greatest($1, coalesce(date_trunc('hour', min(clicked_at), 'UTC'), $2)), $2), $2 from clicks
         returning id""",
-        since,
-        until,
+        _midnight(since),
+        _midnight(until),
     )
     return reclassification_id
 
@@ -71,8 +80,12 @@ async def follow(connection: Connection, since: date) -> Progress:
     return known
 
 
-async def step(connection: Connection) -> bool:
-    """Do the next day of what was requested first; whether there was one. Not in a transaction."""
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+async def step(connection: Connection, packs: Packs) -> bool:
+    """Do the next hour of what was requested first; whether there was one. Not in a transaction."""
     row = await connection.fetchrow(
         """
         /* reclassify.step */
@@ -81,8 +94,8 @@ async def step(connection: Connection) -> bool:
     if row is None:
         return False
     async with connection.transaction():
-        day = row["next"]
-        looked_at, changed = await _judge_day(connection, day) if day < row["until"] else (0, 0)
+        hour = row["next"]
+        looked_at, changed = await _judge_hour(connection, packs, hour) if hour < row["until"] else (0, 0)
         await connection.execute(
             """
             /* reclassify.step */
@@ -91,43 +104,56 @@ async def step(connection: Connection) -> bool:
                    finished_at = case when $2 >= until then now() end
              where id = $1""",
             row["id"],
-            day + timedelta(days=1),
+            hour + _HOUR,
             looked_at,
             changed,
         )
     return True
 
 
-async def _judge_day(connection: Connection, day: date) -> tuple[int, int]:
+async def _judge_hour(connection: Connection, packs: Packs, hour: datetime) -> tuple[int, int]:
     """How many rows it has, and how many are something else now."""
-    begin = datetime.combine(day, time(), UTC)
-    visits = await _visits_before(connection, begin)
-    touched: set[Scope] = set()
+    visits = await _visits_before(connection, hour)
+    organizations = set[int]()
     looked_at = changed = 0
-    for hour in (begin + number * _HOUR for number in range(24)):
-        rows = await _rows(connection, hour)
-        judged = [_judged(row, agent, visits) for _, row, agent in rows]
-        different = [(place, new) for (place, old, _), new in zip(rows, judged, strict=True) if new != old]
-        looked_at += len(rows)
-        changed += sum(new.class_ != old.class_ for (_, old, _), new in zip(rows, judged, strict=True))
+    async for found in _rows(connection, hour):
+        different = [(one, now) for one in found if (now := _judged(one, visits)) != one.row]
         if different:
-            await _write(connection, hour, different)
-            links = {Scope(new.organization_id, new.link_id) for _, new in different}
-            touched |= await repacking.rebuild_hour(connection, hour, judged, links)
-    await repacking.rebuild_coarser(connection, begin, touched)
-    for organization_id in {scope.organization_id for scope in touched}:
-        await visitor_days.reopen(connection, organization_id, begin, begin + timedelta(days=1))
+            before, after = [one.row for one, _ in different], [now for _, now in different]
+            await _write(connection, hour, [one.place for one, _ in different], after)
+            await packs.replace(connection, before, after)
+            organizations |= {row.organization_id for row in after}
+            changed += sum(one.class_ != now.class_ for one, now in zip(before, after, strict=True))
+        looked_at += len(found)
+        over = found[-1].row.clicked_at - _REPEAT_WITHIN
+        visits = {who: at for who, at in visits.items() if at >= over}
+    for organization_id in organizations:
+        await visitor_days.reopen(connection, organization_id, hour, hour + _HOUR)
     return looked_at, changed
 
 
-def _judged(row: Row, agent: str, visits: dict[tuple[int, int], datetime]) -> Row:
+class _Found(NamedTuple):
+    """A row, and what it is judged by that is elsewhere."""
+
+    row: Row
+    place: object
+    agent: str
+    carrier: Carrier | None
+    """None also for one that is gone."""
+    links_at_once: int
+
+
+def _judged(found: _Found, visits: dict[tuple[int, int], datetime]) -> Row:
     """A row as it is judged now. `visits`: when visitors were last at a link; takes this one in."""
-    if row.agent == 0 and row.reason != _NO_AGENT:
-        return row  # its agent was not kept
+    row = found.row
+    if (row.agent == 0 and row.reason != _NO_AGENT) or (row.message_id is not None and found.carrier is None):
+        return row  # what it was judged by was not kept
     last = visits.get((row.link_id, row.visitor)) if row.visitor is not None else None
     since_ms = None if last is None else (row.clicked_at - last) // timedelta(milliseconds=1)
+    network = KINDS[row.network - 1] if row.network else ""
+    message = found.carrier and found.carrier.judged(row.clicked_at, found.links_at_once, network)
     method = "HEAD" if row.is_head else "GET"
-    verdict = classify(Evidence(method, agent, row.is_prefetch, row.is_internal, since_ms, None))
+    verdict = classify(Evidence(method, found.agent, row.is_prefetch, row.is_internal, since_ms, message))
     if row.visitor is not None and verdict.kind == Class.HUMAN:
         visits[row.link_id, row.visitor] = row.clicked_at
     return row._replace(class_=verdict.kind, reason=REASON_NUMBERS[verdict.reason], version=VERSION)
@@ -140,29 +166,52 @@ async def _visits_before(connection: Connection, begin: datetime) -> dict[tuple[
         select link_id, visitor, max(clicked_at) as at from clicks
          where clicked_at >= $1 and clicked_at < $2 and class = $3 and visitor is not null
          group by link_id, visitor""",
-        begin - timedelta(milliseconds=REPEAT_WITHIN_MS),
+        begin - _REPEAT_WITHIN,
         begin,
         Class.HUMAN,
     )
     return {(row["link_id"], row["visitor"]): row["at"] for row in rows}
 
 
-async def _rows(connection: Connection, hour: datetime) -> list[tuple[str, Row, str]]:
-    """The rows of an hour in the order of their clicks: where each is, and with its agent."""
-    rows = await connection.fetch(
+async def _rows(connection: Connection, hour: datetime) -> AsyncIterator[list[_Found]]:
+    """The rows of an hour in the order of their clicks, some at a time, as they are at the first."""
+    cursor = await connection.cursor(
         f"""
         /* reclassify.rows */
-        select clicks.ctid, {", ".join(COLUMNS)}, coalesce(text, '') as text
-          from clicks left join words on words.id = agent
+        select {", ".join(f"clicks.{name}" for name in COLUMNS)}, clicks.ctid as place,
+               coalesce(words.text, '') as text, carriers.id as carrier_id, carriers.sent_at, carriers.is_email,
+               coalesce(carried_links.is_honeypot, false) as is_honeypot,
+               case when message_id is not null then (
+                   select count(distinct beside.link_id) from clicks as beside
+                    where beside.message_id = clicks.message_id
+                      and beside.clicked_at >= clicks.clicked_at - $3::interval
+                      and beside.clicked_at <= clicks.clicked_at + $3::interval) end as links_at_once
+          from clicks
+               left join words on words.id = agent
+               left join carriers on carriers.id = message_id
+               left join carried_links on carried_links.link_id = clicks.link_id
          where clicked_at >= $1 and clicked_at < $2
-         order by clicked_at, link_id, clicks.ctid""",  # noqa: S608
+         order by clicked_at, clicks.link_id, clicks.ctid""",  # noqa: S608
         hour,
         hour + _HOUR,
+        WITHIN,
     )
-    return [(row[0], Row(*list(row.values())[1:-1]), row[-1]) for row in rows]
+    while rows := await cursor.fetch(_AT_ONCE):
+        yield [
+            _Found(
+                Row(*list(row.values())[: len(COLUMNS)]),
+                row["place"],
+                row["text"],
+                Carrier(row["carrier_id"], row["sent_at"], row["is_email"], row["is_honeypot"])
+                if row["carrier_id"]
+                else None,
+                row["links_at_once"] or 0,
+            )
+            for row in rows
+        ]
 
 
-async def _write(connection: Connection, hour: datetime, rows: list[tuple[str, Row]]) -> None:
+async def _write(connection: Connection, hour: datetime, places: Sequence[object], rows: Sequence[Row]) -> None:
     # All rows of an hour are in one partition, so that their places are unique.
     await connection.execute(
         """
@@ -170,10 +219,10 @@ async def _write(connection: Connection, hour: datetime, rows: list[tuple[str, R
         update clicks set class = new.class, reason = new.reason, version = new.version
           from unnest($1::tid[], $2::smallint[], $3::smallint[], $4::smallint[]) as new (place, class, reason, version)
          where clicks.ctid = place and clicked_at >= $5 and clicked_at < $6""",
-        [place for place, _ in rows],
-        [row.class_ for _, row in rows],
-        [row.reason for _, row in rows],
-        [row.version for _, row in rows],
+        places,
+        [row.class_ for row in rows],
+        [row.reason for row in rows],
+        [row.version for row in rows],
         hour,
         hour + _HOUR,
     )

@@ -92,5 +92,5 @@ async def _fold(connection: Connection, organization_id: int, begin: datetime, e
             hour,
             min(hour + timedelta(hours=1), end),
         )
-        await packs.copy(connection, packs.quarters_of(Row(*row.values()) for row in rows))
+        await packs.keep_quarters(connection, [Row(*row.values()) for row in rows])
         hour += timedelta(hours=1)

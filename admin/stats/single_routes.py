@@ -68,6 +68,10 @@ class ClickResource(Wire):
     visitor: str | None
     """The same for all clicks of a visitor on one day, and no longer."""
     address: str | None
+    network: str
+    """What kind of network the address is of: hosting, cdn, vpn, tor or bot."""
+    message_id: str | None
+    """The message that carried the link."""
     click_id: str | None
 
 

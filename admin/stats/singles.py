@@ -21,6 +21,7 @@ from admin.http.answers import instant
 from admin.links.transfer.cells import guarded
 from admin.stats import retention, words
 from admin.stats.classify import REASONS, Class
+from admin.stats.networks import KINDS
 from admin.stats.questions import Question, Source
 
 _AT_ONCE = 5000
@@ -136,10 +137,15 @@ async def _shown(connection: Connection, rows: Sequence[asyncpg.Record]) -> list
         list({row["link_id"] for row in rows}),
     )
     links = {row["id"]: row["public_id"] for row in found}
-    return [_click(row, texts, links.get(row["link_id"])) for row in rows]
+    found = await connection.fetch(
+        "/* singles.shown */ select id, public_id from carriers where id = any($1::bigint[])",
+        list({row["message_id"] for row in rows}),
+    )
+    messages = {row["id"]: row["public_id"] for row in found}
+    return [_click(row, texts, links.get(row["link_id"]), messages.get(row["message_id"])) for row in rows]
 
 
-def _click(row: asyncpg.Record, texts: dict[int, str], link: str | None) -> dict[str, Any]:
+def _click(row: asyncpg.Record, texts: dict[int, str], link: str | None, message: str | None) -> dict[str, Any]:
     facts: dict[str, str] = {}
     for column, names in _PARTS.items():
         parts = [texts[row[column]]] if column == "agent" else texts[row[column]].split("\t")
@@ -156,6 +162,8 @@ def _click(row: asyncpg.Record, texts: dict[int, str], link: str | None) -> dict
         "variantId": row["variant_id"],
         "visitor": None if row["visitor"] is None else f"{row['visitor'] % 2**64:016x}",
         "address": None if row["address"] is None else str(row["address"]),
+        "network": KINDS[row["network"] - 1] if row["network"] else "",
+        "messageId": message,
         "clickId": row["click_id"],
     }
 
@@ -163,7 +171,7 @@ def _click(row: asyncpg.Record, texts: dict[int, str], link: str | None) -> dict
 COLUMNS = (
     *("at", "linkId", "class", "reason"),
     *(name for names in _PARTS.values() for name in names),
-    *("qr", "ruleId", "variantId", "visitor", "address", "clickId"),
+    *("qr", "ruleId", "variantId", "visitor", "address", "network", "messageId", "clickId"),
 )
 
 

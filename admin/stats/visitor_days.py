@@ -26,7 +26,7 @@ _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class VisitorDay(NamedTuple):
-    """A day that is counted."""
+    """A day that is counted. Without any quarters nobody knows its visitors any more."""
 
     begins_at: datetime
     ends_at: datetime
@@ -35,6 +35,8 @@ class VisitorDay(NamedTuple):
 
     def between(self, begin: datetime, end: datetime) -> int | None:
         """How many came in a part of the day; None where that can't be told from its quarters."""
+        if not self.firsts:
+            return None
         before, rest = divmod(begin - self.begins_at, _QUARTER)
         until, more = divmod(end - self.begins_at, _QUARTER)
         if begin == self.begins_at and (not more or end == self.ends_at):
@@ -121,11 +123,32 @@ async def reopen(connection: Connection, organization_id: int, first: datetime, 
 async def forget_link(
     connection: Connection, organization_id: int, link_id: int, begin: datetime, end: datetime
 ) -> None:
-    """Take away what is counted of a link on the days with a part in this range."""
+    """Take away what is counted of a link on the days with a part in this range, whose clicks in it are gone.
+
+    Where rows are gone, too (retention.py), and some clicks of the day are left, nobody can tell of how many visitors.
+    """
     await connection.execute(
         """
         /* visitor_days.forget_link */
-        delete from visitor_days where organization_id = $1 and link_id = $2 and begins_at < $4 and ends_at > $3""",
+        delete from visitor_days as day
+         where organization_id = $1 and link_id = $2 and begins_at < $4 and ends_at > $3
+           and not exists (
+               select from foldings join packs using (organization_id)
+                where organization_id = $1 and ends_at <= until
+                  and link_id = $2 and level = -1 and class = $5
+                  and bucket >= floor(extract(epoch from begins_at) / 900)
+                  and bucket < floor(extract(epoch from ends_at) / 900))""",
+        organization_id,
+        link_id,
+        begin,
+        end,
+        Class.HUMAN,
+    )
+    await connection.execute(
+        """
+        /* visitor_days.forget_link */
+        update visitor_days set firsts = '{}', lasts = '{}'
+         where organization_id = $1 and link_id = $2 and begins_at < $4 and ends_at > $3""",
         organization_id,
         link_id,
         begin,

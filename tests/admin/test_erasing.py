@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from admin.database import Connection
+from admin.errors import ClicksNotKept
 from admin.stats import erasing, packs, questions, retention
 from admin.stats.classify import Class
 from admin.stats.packs import Packs
-from admin.stats.questions import EVERY_CLASS, FACTS, Question
+from admin.stats.questions import EVERY_CLASS, FACTS, HUMANS, Question
 from tests.admin.conftest import Api, made
 from tests.admin.test_questions import BEGIN, HOME, NOW, WORDS, fill, naive, rows_of, store
 
@@ -19,10 +20,16 @@ LAST = datetime(2026, 1, 14, 1, 0, 30, tzinfo=UTC)
 WIDE = Question(7, BEGIN, datetime(2026, 3, 10, tzinfo=UTC), EVERY_CLASS)
 
 
+async def carried_out(connection: Connection) -> None:
+    known = Packs()
+    await known.load(connection)
+    while await erasing.step(connection, known):
+        pass
+
+
 async def erased(connection: Connection, link_id: int) -> int:
     await erasing.request(connection, 7, link_id, FIRST, LAST)
-    while await erasing.step(connection):
-        pass
+    await carried_out(connection)
     count: int = await connection.fetchval("select clicks from erasures where finished_at is not null order by id desc")
     return count
 
@@ -68,8 +75,7 @@ async def test_whoever_asks_has_to_say_from_when_on(api: Api, connection: Connec
     assert answer.status_code == 202
     begin, end = datetime(2025, 12, 30, 18, 15, tzinfo=UTC), datetime(2026, 1, 31, 18, 15, tzinfo=UTC)
     assert answer.json()["data"] == {"begin": "2025-12-30T18:15:00.000Z", "end": "2026-01-31T18:15:00.000Z"}
-    while await erasing.step(connection):
-        pass
+    await carried_out(connection)
     stats = (await api.one.api.get(f"/v1/links/{link['id']}/stats")).json()["data"]
     assert stats["total"] == sum(not begin <= row.clicked_at < end for row in rows) < 50
 
@@ -79,6 +85,11 @@ async def test_what_has_taken_the_place_of_rows_goes_by_the_quarter(
 ) -> None:
     monkeypatch.setattr(packs, "BUSY", 500)
     rows = await fill(connection)
+    known = Packs()
+    await known.load(connection)
+    before = rows_of(random.Random(4), 40, begin=FIRST - timedelta(hours=6), end=FIRST - timedelta(hours=1))
+    await store(connection, known, before)
+    rows += before
     own = "(id, public_id, name, tier, plan) overriding system value values (7, 'o', 'o', 'free', 'free')"
     await connection.execute(f"insert into organizations {own}")
     await connection.execute(
@@ -86,8 +97,6 @@ async def test_what_has_taken_the_place_of_rows_goes_by_the_quarter(
     )
     while await retention.step(connection, NOW):
         pass
-    known = Packs()
-    await known.load(connection)
     late = [row._replace(visitor=None) for row in rows_of(random.Random(9), 200, end=LAST)]
     await store(connection, known, late)
     rows += late
@@ -108,3 +117,13 @@ async def test_what_has_taken_the_place_of_rows_goes_by_the_quarter(
         assert (await questions.totals(connection, question)).clicks == Counter(Class(row.class_) for row in wanted)
     of_all, _ = await questions.breakdown(connection, WIDE, FACTS["link"], None)
     assert dict(of_all) == Counter(row.link_id for row in naive(left, WIDE))
+    for day, is_known in ((2, True), (4, False), (6, True)):
+        begin = datetime(2026, 1, day, tzinfo=HOME).astimezone(UTC)
+        question = Question(7, begin, begin + timedelta(days=1), HUMANS, 1)
+        if is_known:
+            visitors = {row.visitor for row in naive(left, question)} - {None}
+            assert await questions.visitors(connection, question, [begin]) == [len(visitors)]
+            assert len(visitors) > 0 if day == 2 else not visitors
+        else:  # some of its clicks are left, and nobody knows whose
+            with pytest.raises(ClicksNotKept):
+                await questions.visitors(connection, question, [begin])

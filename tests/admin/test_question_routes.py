@@ -17,7 +17,7 @@ import pytest
 from admin.database import Connection, open_pool
 from admin.errors import QueryTooLarge, Unavailable
 from admin.links.transfer.cells import unguarded
-from admin.stats import answering, single_routes, singles
+from admin.stats import answering, carriers, single_routes, singles
 from admin.stats.asked import DIMENSIONS
 from admin.stats.classify import REASONS, Class
 from admin.stats.facts import group_of
@@ -50,6 +50,7 @@ class Seen(NamedTuple):
     variant: int | None = None
     is_scan: bool = False
     visitor: int | None = None
+    message: str = ""
 
     def has(self, name: str) -> str:
         """What the API calls it."""
@@ -67,6 +68,7 @@ class Seen(NamedTuple):
             "referrer": self.referrer,
             "referrerGroup": group_of(self.referrer),
             "language": self.language,
+            "message": self.message,
             "class": self.class_.name.lower(),
             "qr": "true" if self.is_scan else "false",
         }[name]
@@ -79,6 +81,9 @@ async def store(connection: Connection, organization_id: int, clicks: list[Seen]
     texts = {text for one in clicks for text in (one.location, one.platform, one.campaign)}
     texts |= {*referrers.values(), *languages.values()}
     words = await Words().numbers(connection, texts)
+    for message in sorted({one.message for one in clicks} - {""}):
+        await carriers.carry(connection, organization_id, f"{organization_id}{message}", {}, is_email=True)
+    messages = {row["public_id"]: row["id"] for row in await connection.fetch("select public_id, id from carriers")}
     reasons = {kind: number for number, kind in enumerate(REASONS.values())}
     rows = [
         Row(
@@ -104,6 +109,7 @@ async def store(connection: Connection, organization_id: int, clicks: list[Seen]
             is_scan=one.is_scan,
             address=None,
             click_id=None,
+            message_id=messages.get(f"{organization_id}{one.message}"),
         )
         for one in clicks
     ]
@@ -135,6 +141,7 @@ def some(chance: random.Random, links: list[int], count: int) -> list[Seen]:
                 chance.choice([None, 1]),
                 chance.random() < 0.2,
                 chance.choice([None, day * 10 + chance.randrange(8)]),
+                chance.choice(["", "m", "n"]),
             )
         )
     return found
@@ -196,6 +203,8 @@ FILTERS: list[tuple[dict[str, str], Keeps]] = [
     ({"linkId": "a", "exclude[variant]": "1"}, lambda world, one: one.link == world.ids["a"] and one.variant is None),
     ({"language": "PT_br", "class": "all"}, lambda world, one: one.has("language") == "pt-BR"),
     ({"class": "crawler,head"}, lambda world, one: True),
+    ({"messageId": "m"}, lambda world, one: one.message == "m"),
+    ({"messageId": "n", "linkId": "a", "class": "all"}, lambda w, one: one.message == "n" and one.link == w.ids["a"]),
 ]
 
 
@@ -205,6 +214,8 @@ FILTERS: list[tuple[dict[str, str], Keeps]] = [
 async def test_every_answer_is_what_a_plain_look_says(world: World, query: dict[str, str], keeps: Keeps) -> None:
     if "linkId" in query:
         query = query | {"linkId": world.links[query["linkId"]]["id"]}
+    if "messageId" in query:
+        query = query | {"messageId": f"{world.tenant.organization_id}{query['messageId']}"}
     today = datetime.now(ZONE).date()
     since = today - timedelta(days=29)
     classes = {name.upper() for name in query.get("class", "human").split(",")}
@@ -236,6 +247,10 @@ async def test_every_answer_is_what_a_plain_look_says(world: World, query: dict[
             continue
         taken = in_time if by == "class" and "class" not in query else wanted
         values = Counter(one.has(by) for one in taken)
+        if by == "message":
+            values = Counter(
+                {name and f"{world.tenant.organization_id}{name}": count for name, count in values.items()}
+            )
         broken = await world.asks("/breakdown", by=by, limit=1000, **query)
         assert {item["value"]: item["total"] for item in broken["items"]} == dict(values), by
         assert (broken["total"], broken["other"]) == (len(taken), 0)
@@ -254,6 +269,8 @@ async def test_every_answer_is_what_a_plain_look_says(world: World, query: dict[
     assert [click["at"] for click in clicks] == sorted((click["at"] for click in clicks), reverse=True)
     for name in (*FACTS, "referrerGroup", "class"):
         assert Counter(click[name] for click in clicks) == Counter(one.has(name) for one in wanted), name
+    messages = Counter((click["messageId"] or "").removeprefix(str(world.tenant.organization_id)) for click in clicks)
+    assert messages == Counter(one.message for one in wanted)
     assert Counter(click["ruleId"] for click in clicks) == Counter(one.rule for one in wanted)
     assert {click["reason"] for click in clicks} <= set(REASONS)
 
