@@ -10,6 +10,7 @@ Rules of this file:
 """
 
 import re
+from collections.abc import Callable
 from functools import cache, cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
@@ -305,10 +306,15 @@ def _host(url: str) -> str:
 @lru_cache(maxsize=16384)
 def country_of(address: str) -> str:
     """`Visitor.country` of an address that is canonical, or empty."""
+    code = _registries()(address) or ""
+    return "" if code == "EU" else code  # registered for several countries
+
+
+@cache
+def _registries() -> Callable[[str], str | None]:
     from iptocc import country_code
 
-    code = country_code(address) or ""
-    return "" if code == "EU" else code  # registered for several countries
+    return country_code
 
 
 @lru_cache(maxsize=16384)
