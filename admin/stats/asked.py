@@ -22,7 +22,7 @@ from admin.http.lists import Sent, Values, one_of, text
 from admin.stats.classify import Class
 from admin.stats.facts import GROUPS
 from admin.stats.intervals import EARLIEST, INTERVALS, LATEST, begin_of_day, bounds
-from admin.stats.questions import EVERY_CLASS, FACTS, HUMANS, Condition, Question
+from admin.stats.source import EVERY_CLASS, FACTS, HUMANS, Condition, Question
 from shared.links import normal_hostname
 from shared.visitor import BROWSERS, DEVICES, SYSTEMS, language_tag
 from shared.windows import zone_name

@@ -29,7 +29,7 @@ from admin.stats.answering import moment
 from admin.stats.asked import DEFAULT_DAYS
 from admin.stats.counting import Counting
 from admin.stats.intervals import begin_of_day, bounds
-from admin.stats.questions import FACTS, Question
+from admin.stats.source import FACTS, Question
 from shared.entries import HostEntry
 from shared.links import Address, normal_hostname, path_under
 from shared.windows import zone_name

@@ -19,7 +19,7 @@ from admin.stats import questions
 from admin.stats.answering import understood
 from admin.stats.asked import CLASSES, Asked, Form
 from admin.stats.intervals import bounds
-from admin.stats.questions import EVERY_CLASS, FACTS, Counted, Question
+from admin.stats.source import EVERY_CLASS, FACTS, Counted, Question
 
 _LIVE = timedelta(minutes=30)
 _MINUTE = timedelta(minutes=1)
@@ -216,8 +216,8 @@ async def _counted(connection: Connection, asked: Asked, question: Question) -> 
 
 
 _PUBLIC_IDS = {
-    "link": "/* question_routes.links */ select id, public_id from links where id = any($1::bigint[])",
-    "message": "/* question_routes.messages */ select id, public_id from carriers where id = any($1::bigint[])",
+    "link": "/* question_routes.by_public_id */ select id, public_id from links where id = any($1::bigint[])",
+    "message": "/* question_routes.by_public_id */ select id, public_id from carriers where id = any($1::bigint[])",
 }
 
 

@@ -17,6 +17,7 @@ from admin.identity.principal import Administrator, StatsReader
 from admin.links import links
 from admin.stats import pipeline, questions
 from admin.stats.classify import BOTS, Class
+from admin.stats.source import HUMANS
 
 router = APIRouter(
     tags=["Stats"],
@@ -68,7 +69,7 @@ def _day(day: date, by_day: Mapping[date, list[tuple[Class, int]]]) -> DayStats:
     return DayStats(
         date=day,
         total=sum(count for _, count in clicks),
-        humans=questions.of_classes(clicks, questions.HUMANS),
+        humans=questions.of_classes(clicks, HUMANS),
         bots=questions.of_classes(clicks, BOTS),
     )
 

@@ -22,7 +22,7 @@ from admin.links.transfer.cells import guarded
 from admin.stats import retention, words
 from admin.stats.classify import REASONS, Class
 from admin.stats.networks import KINDS
-from admin.stats.questions import Question, Source
+from admin.stats.source import Question, Source
 
 _AT_ONCE = 5000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from admin.errors import Invalid
 from admin.stats.asked import DIMENSIONS, Asked, Form
 from admin.stats.classify import Class
 from admin.stats.intervals import EARLIEST, INTERVALS, LATEST, bounds
-from admin.stats.questions import EVERY_CLASS
+from admin.stats.source import EVERY_CLASS
 
 NOW = datetime(2026, 11, 20, 20, 0, tzinfo=UTC)
 FORM = Form("interval", "by", "limit", "compare", "cursor", "format")

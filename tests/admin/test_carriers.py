@@ -14,7 +14,7 @@ from admin.stats import bursts, carriers, ingest, questions, visitor_days
 from admin.stats.bursts import WITHIN, Clicked
 from admin.stats.carriers import Carriers
 from admin.stats.classify import REASONS, Class
-from admin.stats.questions import EVERY_CLASS, Question
+from admin.stats.source import EVERY_CLASS, Question
 from shared.clicks import Batch, Click
 from shared.redis import Redis
 from tests.admin.test_ingest import AT_MS, deliver, drain

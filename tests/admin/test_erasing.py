@@ -11,7 +11,7 @@ from admin.errors import ClicksNotKept
 from admin.stats import erasing, packs, questions, retention
 from admin.stats.classify import Class
 from admin.stats.packs import Packs
-from admin.stats.questions import EVERY_CLASS, FACTS, HUMANS, Question
+from admin.stats.source import EVERY_CLASS, FACTS, HUMANS, Question
 from tests.admin.conftest import Api, made
 from tests.admin.test_questions import BEGIN, HOME, NOW, WORDS, fill, naive, rows_of, store
 

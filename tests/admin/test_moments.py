@@ -9,7 +9,7 @@ import pytest
 
 from admin.database import Connection
 from admin.stats import ingest, packs, questions
-from admin.stats.questions import EVERY_CLASS, FACTS, Question
+from admin.stats.source import EVERY_CLASS, FACTS, Question
 from shared.clicks import Batch, Click
 from shared.redis import Redis
 from tests.admin.test_ingest import AT_MS, deliver

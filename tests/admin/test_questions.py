@@ -17,7 +17,7 @@ from admin.errors import ClicksNotKept
 from admin.stats import months, packs, questions, retention, visitor_days
 from admin.stats.classify import Class
 from admin.stats.packs import HOURS, Packs, spans
-from admin.stats.questions import EVERY_CLASS, FACTS, HUMANS, Condition, Question
+from admin.stats.source import EVERY_CLASS, FACTS, HUMANS, Condition, Question
 from admin.stats.rows import COLUMNS, Row
 from admin.stats.visitor_days import VisitorDay, VisitorDays, told
 from admin.stats.visitors import Salts, day_of
@@ -57,6 +57,7 @@ def rows_of(chance: random.Random, count: int, *, begin: datetime = BEGIN, end: 
             is_scan=chance.random() < 0.1,
             address=None,
             click_id=None,
+            message_id=chance.choice([None, None, 5]),
         )
         for _ in range(count)
     ]
@@ -113,9 +114,9 @@ async def check(
     assert totals.anonymous == sum(row.visitor is None for row in wanted)
     assert totals.scans == sum(row.is_scan for row in wanted)
     for name, fact in FACTS.items():
-        if not are_all_kept and name in (("link",) if question.link_id else ("rule", "variant")):
+        if not are_all_kept and name in ("message", *(("link",) if question.link_id else ("rule", "variant"))):
             continue  # nobody asks for these
-        column = {"link": "link_id", "rule": "rule_id", "variant": "variant_id"}.get(name, fact.row)
+        column = {name: f"{name}_id" for name in ("link", "rule", "variant", "message")}.get(name, fact.row)
         numbers = [getattr(row, column) or 0 for row in wanted]
         expected: Counter[Any] = Counter(part(number, fact.part) if fact.part else number for number in numbers)
         counted, others = await questions.breakdown(connection, question, fact, None)

@@ -10,7 +10,7 @@ from admin.database import Connection
 from admin.stats import ingest, packs, questions, reclassify, rows, visitor_days
 from admin.stats.classify import Class
 from admin.stats.packs import Packs
-from admin.stats.questions import EVERY_CLASS, Question
+from admin.stats.source import EVERY_CLASS, Question
 from admin.stats.rows import COLUMNS, Row
 from shared.clicks import Batch, Click
 from shared.redis import Redis

@@ -13,7 +13,7 @@ from admin import database
 from admin.database import Connection
 from admin.stats import questions
 from admin.stats.classify import Class
-from admin.stats.questions import EVERY_CLASS, FACTS, Question
+from admin.stats.source import EVERY_CLASS, FACTS, Question
 from tests.conftest import Servers, at_database
 
 BEGIN = datetime(2026, 9, 30, 23, 50, tzinfo=UTC)
