@@ -4,7 +4,7 @@ BIN := .venv/bin
 # --without-pip and `pip --python` need neither Debian's python3-venv package nor a second copy of pip.
 PIP := $(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check
 
-.PHONY: fuzz up test test-redis check lock demo clean help load bench-start bench-propagation bench-redirect bench-memory bench-conventions bench-bulk bench-rebuild bench-imports bench-ingest bench-stats
+.PHONY: fuzz up test test-redis check lock demo clean help load bench-start bench-propagation bench-redirect bench-memory bench-conventions bench-bulk bench-rebuild bench-imports bench-ingest bench-stats bench-way
 
 help:
 	@echo "make up      start Linkwire here (Ctrl-C stops it)"
@@ -14,7 +14,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make demo LOG=access.log.gz   replay a web server log through a running Linkwire"
 	@echo "make load    a minute of visitors, every answer checked and every click counted (installs locust)"
-	@echo "make bench-start, bench-propagation, bench-redirect, bench-memory, bench-conventions,\n  bench-bulk, bench-rebuild, bench-imports, bench-ingest, bench-stats   measure what is promised"
+	@echo "make bench-start, bench-propagation, bench-redirect, bench-memory, bench-conventions,\n  bench-bulk, bench-rebuild, bench-imports, bench-ingest, bench-stats, bench-way   measure what is promised"
 	@echo "make lock    resolve pyproject.toml into the lock files"
 
 up: .venv/runtime.stamp
@@ -43,7 +43,7 @@ check: .venv/dev.stamp
 load: .venv/load.stamp
 	@$(BIN)/python -m benchmarks.load
 
-bench-start bench-propagation bench-redirect bench-memory bench-conventions bench-bulk bench-rebuild bench-imports bench-ingest bench-stats: .venv/dev.stamp
+bench-start bench-propagation bench-redirect bench-memory bench-conventions bench-bulk bench-rebuild bench-imports bench-ingest bench-stats bench-way: .venv/dev.stamp
 	@$(BIN)/python -m benchmarks.$(@:bench-%=%)
 
 .venv/bin/python:

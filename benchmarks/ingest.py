@@ -10,16 +10,11 @@ began, with batches as the shipper makes them; then batches come at a pace.
 import argparse
 import asyncio
 import json
-import os
 import random
-import secrets
-import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -30,10 +25,9 @@ import redis as redis_py
 
 from admin import database, embedded
 from admin.database import Connection
-from benchmarks.servers import cpu_of_all_s, rss_mb
+from benchmarks.servers import cpu_of_all_s, rss_mb, started, started_worker
 from shared import clicks
 from shared.clicks import Batch, Click
-from tests.servers import run
 
 RESULTS = Path(__file__).parent / "results"
 LINKS, ORGANIZATIONS = 100_000, 50
@@ -59,6 +53,11 @@ class Feed:
     def __init__(self, chance: random.Random) -> None:
         self._clicks = clicks_of(chance)
         self._positions = {f"bench-{number}": 0 for number in range(SPOOLS)}
+
+    @property
+    def count(self) -> int:
+        """How many clicks there have been."""
+        return sum(self._positions.values())
 
     def next_round(self, each: int) -> list[Batch]:
         """A batch of each spool, with so many records."""
@@ -97,27 +96,27 @@ async def _measure(home: Path, count: int, pace: int, seconds: int) -> dict[str,
         feed = Feed(random.Random(7))
         for _ in range(count // BATCH // SPOOLS):
             ship(redis, feed.next_round(BATCH))
-        with _worker(home, postgres_url, url) as worker:
+        with started_worker(home, postgres_url, url) as worker:
             running = Running(connection, redis, {"the worker": worker, "Postgres": postgres, "Valkey": valkey})
             figures = await _drained(running)
             figures |= await _sizes(connection)
             figures |= await _paced(running, feed, pace, seconds)
             figures["worker in the end, MB"] = rss_mb([worker])
-        await _check(connection)
+        await check(connection, feed.count)
         await connection.close()
     return figures
 
 
 async def _drained(running: Running) -> dict[str, float]:
     """What it takes to empty the stream. The worker has just been started; it counts from its first commit on."""
-    while not (begun_with := await _stored(running.connection)):  # noqa: ASYNC110  it says so nowhere else
+    while not (begun_with := await stored(running.connection)):  # noqa: ASYNC110  it says so nowhere else
         await asyncio.sleep(0.01)
     used = {name: cpu_of_all_s([pid]) for name, pid in running.processes.items()}
     begun, seen_mb = time.monotonic(), []
     while running.redis.xlen(clicks.STREAM):
         await asyncio.sleep(0.2)
         seen_mb.append(rss_mb([running.processes["the worker"]]))
-    took_s, count = time.monotonic() - begun, await _stored(running.connection) - begun_with
+    took_s, count = time.monotonic() - begun, await stored(running.connection) - begun_with
     if not count:
         raise SystemExit("the first commit had all of them; more --clicks are needed")
     third = max(1, len(seen_mb) // 3)
@@ -140,7 +139,7 @@ async def _sizes(connection: Connection) -> dict[str, float]:
           from pg_class
          where relkind = 'r' and (relname in ('packs', 'words', 'link_counts', 'visitor_salts') or relispartition)
          group by 1 order by 1""")
-    count = await _stored(connection)
+    count = await stored(connection)
     each = {f"bytes of {row['name']}, a click": float(row["size"]) / count for row in rows}
     indexes = sum(float(row["of_indexes"]) for row in rows if row["name"] == "clicks") / count
     return {**each, "of these in indexes of clicks": indexes, "bytes of all, a click": sum(each.values())}
@@ -182,19 +181,21 @@ async def _look(connection: Connection, waiting: dict[str, deque[tuple[int, floa
             delays_s.append(now - batches.popleft()[1])
 
 
-async def _stored(connection: Connection) -> int:
+async def stored(connection: Connection) -> int:
+    """How many records of the stream are dealt with."""
     found: int = await connection.fetchval("select coalesce(sum(position), 0)::bigint from click_sources")
     return found
 
 
-async def _check(connection: Connection) -> None:
+async def check(connection: Connection, count: int) -> None:
+    """See that so many clicks were shipped, stored and counted."""
     told = await connection.fetchrow("""
         select (select sum(position) from click_sources) as shipped,
                (select count(*) from clicks) as stored,
                (select sum(clicks) from packs where level = 0 and link_id = 0) as packed""")
     assert told is not None
-    if len(set(told.values())) != 1:
-        raise SystemExit(f"the numbers differ: {dict(told)}")
+    if set(told.values()) != {count}:
+        raise SystemExit(f"the numbers differ: there were {count}, and now there are {dict(told)}")
 
 
 def ship(redis: redis_py.Redis, batches: list[Batch]) -> None:
@@ -205,7 +206,7 @@ def ship(redis: redis_py.Redis, batches: list[Batch]) -> None:
     writing.execute()
 
 
-def clicks_of(chance: random.Random) -> Iterator[Click]:
+def clicks_of(chance: random.Random, links: int = LINKS) -> Iterator[Click]:
     """Clicks of now for ever. Of all that can be chosen, the first is chosen most often (Zipf, exponent 1)."""
     agents = _agents()
     referrers = ["", *(f"https://www{number}.example.com/news/article-{number}" for number in range(5_000))]
@@ -221,7 +222,7 @@ def clicks_of(chance: random.Random) -> Iterator[Click]:
         for _ in range(200_000)
     ]
     while True:
-        link_id = _rank(chance, LINKS)
+        link_id = _rank(chance, links)
         yield Click(
             time.time_ns() // 1_000_000,
             link_id,
@@ -270,40 +271,6 @@ def _agents() -> list[str]:
         browser = f"Mozilla/5.0 ({system}) AppleWebKit/{browser}"
         made.append(others[number // 7 % 3].format(number) if number % 7 == 6 else browser)
     return made
-
-
-@contextmanager
-def _worker(home: Path, postgres_url: str, redis_url: str) -> Iterator[int]:
-    """The worker until the block ends; its pid."""
-    environment = {
-        "LINKWIRE_HOME": str(home),
-        "LINKWIRE_PUBLIC_URL": "http://localhost",
-        "LINKWIRE_SECRET": secrets.token_urlsafe(32),
-        "LINKWIRE_METRICS_PORT": "",
-        "DATABASE_URL": postgres_url,
-        "REDIS_URL": redis_url,
-    }
-    with (home / "logs/worker.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "admin", "work"], env={**os.environ, **environment}, stdout=log, stderr=log
-        )
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@asynccontextmanager
-async def started(server: embedded.Server) -> AsyncIterator[tuple[str, int]]:
-    """A server until the block ends; its URL and its pid."""
-    process = run(server)
-    try:
-        await embedded.wait_until_ready(server)
-        yield server.url, process.pid
-    finally:
-        process.send_signal(server.command.stop_signal)
-        process.wait(60)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""The servers that benchmarks compare, on a core of their own: nginx, plain Starlette routes, the edge as it is run."""
+"""The servers of benchmarks: those that are compared on a core of their own (nginx, plain Starlette routes, the edge as
+it is run), and those that the worker works with."""
 
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from shared import clicks
 from shared.clicks import Batch
 from shared.entries import Entry
 from shared.links import MARKER_KEY, Address, Marker, Published
+from tests.servers import run
 
 HOST = "bench.example"
 SERVER_CORE, CLIENT_CORE = "0", "1"
@@ -46,6 +49,25 @@ class Links(NamedTuple):
     paths: list[str]
     directory: Path
     redis_url: str
+
+
+class Edge(NamedTuple):
+    """An edge that runs: its port, its pids, and where its spools are."""
+
+    port: int
+    parent: int
+    workers: list[int]
+    shipper: list[int]
+    spools: Path
+
+    def recorded(self) -> int:
+        """How many clicks its spools have had."""
+        found = 0
+        for path in self.spools.glob("*" + COUNTS_SUFFIX):
+            reader = SpoolReader(path.parent, path.stem)
+            found += reader.counts.recorded
+            reader.close()
+        return found
 
 
 def destination(path: str) -> str:
@@ -92,33 +114,63 @@ def starlette(links: Links, kind: str) -> Iterator[Server]:
 
 @contextmanager
 def edge(links: Links) -> Iterator[Server]:
-    """The edge as it is run: a parent, one worker, the shipper; and something that takes clicks off the stream."""
-    port, home = free_port(), links.directory / "home"
+    """The edge as it is run, and something that takes clicks off the stream."""
+    home = links.directory / "home"
     shutil.rmtree(home, ignore_errors=True)
+    with started_edge(home, links.redis_url, SERVER_CORE) as edge, Taker(links.redis_url) as taker:
+        yield Server(edge.port, edge.workers, edge.shipper, edge.recorded, lambda: taker.wait_for(edge.recorded()))
+
+
+@contextmanager
+def started_edge(home: Path, redis_url: str, core: str | None = None) -> Iterator[Edge]:
+    """A parent, one worker and the shipper until the block ends."""
+    port = free_port()
     environment = {
         "LINKWIRE_HOME": str(home),
         "LINKWIRE_EDGE_PORT": str(port),
         "LINKWIRE_METRICS_PORT": str(free_port()),
         "LINKWIRE_SPOOL_MAX_BYTES": str(2**35),
-        "REDIS_URL": links.redis_url,
+        "REDIS_URL": redis_url,
     }
-
-    def recorded() -> int:
-        found = 0
-        for path in (home / "spool").glob("*" + COUNTS_SUFFIX):
-            reader = SpoolReader(path.parent, path.stem)
-            found += reader.counts.recorded
-            reader.close()
-        return found
-
-    with (
-        running([sys.executable, "-m", "edge"], environment, port, "/readyz") as pid,
-        Taker(links.redis_url) as taker,
-    ):
+    with running([sys.executable, "-m", "edge"], environment, port, "/readyz", core) as pid:
         children = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children_of(pid)}
-        serving = [child for child, command in children.items() if "--socket" in command]
-        beside = [child for child, command in children.items() if "shipper" in command]
-        yield Server(port, serving, beside, recorded, lambda: taker.wait_for(recorded()))
+        workers = [child for child, command in children.items() if "--socket" in command]
+        shipper = [child for child, command in children.items() if "shipper" in command]
+        yield Edge(port, pid, workers, shipper, home / "spool")
+
+
+@contextmanager
+def started_worker(home: Path, postgres_url: str, redis_url: str) -> Iterator[int]:
+    """The worker until the block ends; its pid."""
+    environment = {
+        "LINKWIRE_HOME": str(home),
+        "LINKWIRE_PUBLIC_URL": "http://localhost",
+        "LINKWIRE_SECRET": secrets.token_urlsafe(32),
+        "LINKWIRE_METRICS_PORT": "",
+        "DATABASE_URL": postgres_url,
+        "REDIS_URL": redis_url,
+    }
+    with (home / "logs/worker.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "admin", "work"], env={**os.environ, **environment}, stdout=log, stderr=log
+        )
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@asynccontextmanager
+async def started(server: embedded.Server) -> AsyncIterator[tuple[str, int]]:
+    """An embedded server until the block ends; its URL and its pid."""
+    process = run(server)
+    try:
+        await embedded.wait_until_ready(server)
+        yield server.url, process.pid
+    finally:
+        process.send_signal(server.command.stop_signal)
+        process.wait(60)
 
 
 class Taker:
@@ -168,10 +220,12 @@ SERVERS: dict[str, Callable[[Links], AbstractContextManager[Server]]] = {
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str], port: int, path: str = "/") -> Iterator[int]:
-    """Run a command on the server's core until the block ends; wait for it to answer."""
+def running(
+    command: list[str], environment: dict[str, str], port: int, path: str = "/", core: str | None = SERVER_CORE
+) -> Iterator[int]:
+    """Run a command until the block ends, on the server's core or another or (None) on any; wait for it to answer."""
     process = subprocess.Popen(
-        ["taskset", "-c", SERVER_CORE, *command],
+        [*(["taskset", "-c", core] if core else []), *command],
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -225,9 +279,7 @@ def children_of(pid: int) -> list[int]:
 def published(directory: Path, count: int) -> Iterator[Links]:
     """Publish the links to a Valkey of our own."""
     (directory / "logs").mkdir()
-    random.seed(7)
-    alphabet = "23456789abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
-    paths = list({"/" + "".join(random.choices(alphabet, k=7)) for _ in range(count)})
+    paths = random_paths(count)
     (directory / "paths.txt").write_text("\n".join(random.sample(paths, min(10_000, len(paths)))))
     server = embedded.valkey(directory)
     process = subprocess.Popen(["taskset", "-c", CLIENT_CORE, *server.command.argv], stdout=subprocess.DEVNULL)
@@ -240,13 +292,24 @@ def published(directory: Path, count: int) -> Iterator[Links]:
                 break
             except redis_py.ConnectionError:
                 time.sleep(0.05)
-        writing = client.pipeline(transaction=False)
-        for number, path in enumerate(paths, start=1):
-            value = Published(number, Entry(number, 1, destination(path))).to_bytes()
-            writing.set(Address(HOST, path).key, value)
-        writing.set(MARKER_KEY, Marker("bench", client.info("server")["run_id"]).to_bytes())
-        writing.execute()
+        publish(client, {path: Entry(number, 1, destination(path)) for number, path in enumerate(paths, start=1)})
         yield Links(paths, directory, server.url)
     finally:
         process.terminate()
         process.wait(10)
+
+
+def random_paths(count: int) -> list[str]:
+    """Such as links get; the same with each run."""
+    random.seed(7)
+    alphabet = "23456789abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
+    return list(dict.fromkeys("/" + "".join(random.choices(alphabet, k=7)) for _ in range(count)))
+
+
+def publish(client: redis_py.Redis, entries: Mapping[str, Entry]) -> None:
+    """Have links by their paths, and say that these are all."""
+    writing = client.pipeline(transaction=False)
+    for path, entry in entries.items():
+        writing.set(Address(HOST, path).key, Published(entry.link_id, entry).to_bytes())
+    writing.set(MARKER_KEY, Marker("bench", client.info("server")["run_id"]).to_bytes())
+    writing.execute()

@@ -11,7 +11,7 @@ from admin.database import Connection
 from admin.stats import packs
 from admin.stats.classify import Class
 from admin.stats.packs import Packs
-from admin.stats.questions import FACTS
+from admin.stats.source import FACTS
 
 YEAR = timedelta(days=365)
 LINKS, ORGANIZATIONS = 100_000, 50
@@ -136,7 +136,7 @@ async def _busy(connection: Connection) -> None:
 
 async def _packs(connection: Connection, begin: datetime, end: datetime) -> None:
     """Those of hours, of what came in a month."""
-    of_both = {fact.pack: fact.row for fact in FACTS.values()} | {
+    of_both = {fact.pack: fact.row for fact in FACTS.values() if fact.pack} | {
         "quarters": f"floor(extract(epoch from clicked_at) / {packs.QUARTER_S})::bigint"
     }
     of_links = {name: of_both.pop(name) for name in ("rules", "variants")}
