@@ -88,7 +88,7 @@ async def test_without_heads_there_may_be_more_links_than_are_looked_up(connecti
 class Counter32(NamedTuple):
     """A count, how much of it is taken away, and whether it is asked for."""
 
-    count: int
+    whole: int
     taken: int
     is_asked: bool
 
@@ -110,12 +110,12 @@ def packed(counters: dict[int, int]) -> list[int]:
 async def test_counters_are_found_taken_away_and_put_in_order(
     connection: Connection, counters: dict[int, Counter32], others: list[int]
 ) -> None:
-    counts = {value: one.count for value, one in counters.items()}
+    counts = {value: one.whole for value, one in counters.items()}
     asked = [*others, *(value for value, one in counters.items() if one.is_asked)]
     found = await connection.fetchval("select counts_in($1::bigint[], $2::bigint[])", packed(counts), asked)
     assert (found or []) == [counts.get(value, 0) for value in asked]
     taken = {value: one.taken for value, one in counters.items() if one.taken}
-    left = {value: one.count - one.taken for value, one in counters.items() if one.count > one.taken}
+    left = {value: one.whole - one.taken for value, one in counters.items() if one.whole > one.taken}
     less = await connection.fetchval("select less($1::bigint[], $2::bigint[])", packed(counts), packed(taken))
     assert less == packed(left)
     assert await connection.fetchval("select less($1::bigint[], null)", packed(counts)) == packed(counts)
