@@ -111,10 +111,12 @@ async def judge_again(connection: Connection, rows: Iterable[Row]) -> list[Found
             /* bursts.judge_again */
             update clicks set class = $3, reason = $4, version = $5
               from unnest($1::oid[], $2::tid[]) as place (part, tuple)
-             where clicks.tableoid = part and clicks.ctid = tuple and clicked_at >= $6 and clicked_at <= $7""",
+             where clicks.tableoid = part and clicks.ctid = tuple
+               and message_id = any($6::bigint[]) and clicked_at >= $7 and clicked_at <= $8""",
             parts,
             places,
             *_JUDGED,
+            list({row.message_id for *_, row in different}),
             begin,
             end,
         )
