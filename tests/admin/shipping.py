@@ -2,6 +2,8 @@
 
 from typing import Any, Self
 
+from asyncpg import Record
+
 from admin.database import Connection
 from admin.stats import pipeline, sources
 from admin.stats.pipeline import Numbers, Pipeline
@@ -69,19 +71,29 @@ async def pass_time(connection: Connection, seconds: int, *, listening: bool = T
 class Backup:
     """The clicks of a database, as they were once."""
 
-    def __init__(self, rows: dict[str, list[tuple[object, ...]]]) -> None:
+    def __init__(self, rows: dict[str, list[Record]]) -> None:
         self._rows = rows
 
     @classmethod
     async def taken(cls, connection: Connection) -> Self:
-        return cls(
-            {table: [tuple(row) for row in await connection.fetch(f"select * from {table}")] for table in TABLES}
-        )
+        rows = {}
+        for table in TABLES:
+            columns = await connection.fetchval(  # what is made of others is no part of a backup
+                """
+                select string_agg(quote_ident(attname), ', ') from pg_attribute
+                 where attrelid = $1::text::regclass and attnum > 0 and attgenerated = '' and not attisdropped""",
+                table,
+            )
+            rows[table] = await connection.fetch(f"select {columns} from {table}")
+        return cls(rows)
 
     async def restore(self, connection: Connection) -> None:
         for table, rows in self._rows.items():
             await connection.execute(f"delete from {table}")
-            await connection.copy_records_to_table(table, records=rows)
+            if rows:
+                await connection.copy_records_to_table(
+                    table, records=[tuple(row) for row in rows], columns=list(rows[0].keys())
+                )
 
 
 def assert_equations(numbers: Numbers) -> None:

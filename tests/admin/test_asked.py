@@ -128,7 +128,7 @@ WRONG = {
     "timezone": ["Mars/Olympus", "../etc/passwd", "", "America", "localtime", "a" * 5000],
     "class": ["", "people", "human,", "all,human", "HUMAN"],
     "interval": ["minute", "", "Day"],
-    "by": ["colour", "message", "utm_source", "rule", "variant"],
+    "by": ["colour", "messages", "utm_source", "rule", "variant"],
     "limit": ["0", "1001", "1000000000", "-1", "1e3", "٣", ""],
     "compare": ["yes", "1"],
     "format": ["xml"],

@@ -115,7 +115,7 @@ async def test_a_click_that_nobody_expected_stops_no_others(
             raise KeyError(click.user_agent)
         return facts_of(click, locate)
 
-    monkeypatch.setattr("admin.stats.rows.facts_of", surprised)
+    monkeypatch.setattr("admin.stats.maker.facts_of", surprised)
     await deliver(
         redis, Batch("s", 0, [record(number, agent="odd" if number == 3 else "curl/8") for number in range(6)])
     )
