@@ -65,6 +65,8 @@ _ROUTERS = (
     authorize.router,
 )
 
+# Questions take up to four of them, files of clicks and of links two each. The rest is for requests that are short.
+_CONNECTIONS = 12
 _ANY_STANDING = Standing(0, 0, 0, 0)
 _REDIS_S = 0.5  # whoever asks whether we are ready waits for a second, often
 
@@ -76,7 +78,7 @@ def build(settings: AdminSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
         app.state.sealer = settings.sealer()
-        pool = app.state.pool = await database.open_pool(settings.database())
+        pool = app.state.pool = await database.open_pool(settings.database(), size=_CONNECTIONS)
         redis = app.state.redis = open_redis(settings.redis(), timeout_s=1.0)
         limits = app.state.limits = Limits(redis)
         tokens = app.state.access_tokens = AccessTokens(pool, app.state.sealer, settings.api_url)

@@ -264,8 +264,8 @@ class RateLimited(ApiError):
     code = "RATE_LIMIT_EXCEEDED"
     default = "Too many requests."
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"Too many requests. Please retry after {retry_after_s} seconds.")
+    def __init__(self, retry_after_s: int, message: str = "") -> None:
+        super().__init__(message or f"Too many requests. Please retry after {retry_after_s} seconds.")
         self.retry_after_s = retry_after_s
         self.headers = {"Retry-After": str(retry_after_s)}
 

@@ -1,9 +1,13 @@
 """Turns: for work that only a few may do at once, because each takes much of something."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from types import TracebackType
 
-from admin.errors import Unavailable
+from admin.errors import RateLimited, Unavailable
+
+_LOOK_AGAIN_S = 5
 
 
 class Turns:
@@ -32,3 +36,22 @@ class Turns:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._free.release()
+
+
+class OneEach:
+    """For what nobody may do twice at once, so that nobody takes the turns of all."""
+
+    def __init__(self, *, sorry: str) -> None:
+        self._sorry = sorry
+        self._doing: set[int] = set()
+
+    @contextlib.contextmanager
+    def of(self, who: int) -> Iterator[None]:
+        """Raises `RateLimited`, without waiting, for whoever is doing it already."""
+        if who in self._doing:
+            raise RateLimited(_LOOK_AGAIN_S, self._sorry)
+        self._doing.add(who)
+        try:
+            yield
+        finally:
+            self._doing.remove(who)

@@ -42,20 +42,25 @@ _turns = Turns(4, wait_s=2.0, sorry="Too many questions are being answered at th
 
 
 @contextlib.asynccontextmanager
-async def moment(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[Connection]:
-    """A snapshot for questions, for `within_s` (or `ANSWER_S`). Raises `QueryTooLarge`, `Unavailable`."""
+async def moment(
+    pool: Pool, *, within_s: float | None = None, turns: Turns = _turns, holds_months: bool = False
+) -> AsyncIterator[Connection]:
+    """A snapshot for questions, for `within_s` (or `ANSWER_S`); `holds_months` for one that is read for long. Raises
+    `QueryTooLarge`, `Unavailable`."""
     clock = asyncio.get_running_loop().time
     begun_at = None
     try:
-        async with _turns, database.snapshot(pool, within_s=ANSWER_S if within_s is None else within_s) as connection:
+        async with turns, database.snapshot(pool, within_s=ANSWER_S if within_s is None else within_s) as connection:
+            if holds_months:
+                await _hold_months(connection)
             # A plan that is made for any range reads a year for an hour: a second instead of 10 ms. And to begin a
-            # process that helps takes longer than most answers.
+            # process that helps, or to compile a plan, takes longer than most answers.
             await connection.execute(
                 """
                 /* answering.moment */
                 select set_config('statement_timeout', $1, true),
                        set_config('plan_cache_mode', 'force_custom_plan', true),
-                       set_config('max_parallel_workers_per_gather', '0', true)""",
+                       set_config('max_parallel_workers_per_gather', '0', true), set_config('jit', 'off', true)""",
                 str(round(STATEMENT_S * 1000)),
             )
             begun_at = clock()
@@ -67,6 +72,16 @@ async def moment(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[
         if begun_at is not None and clock() >= begun_at + STATEMENT_S:
             raise QueryTooLarge from error
         raise
+
+
+async def _hold_months(connection: Connection) -> None:
+    """Let no month of clicks go before the transaction ends.
+
+    A snapshot has the rows that retention deletes meanwhile, but not those of a month that is dropped for having none.
+    So this comes before the first query, which takes the snapshot; neither of these statements does.
+    """
+    await connection.execute(f"/* answering.hold_months */ set local statement_timeout = {round(STATEMENT_S * 1000)}")
+    await connection.execute("/* answering.hold_months */ lock table clicks in access share mode")  # all months of it
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """The routes of single clicks: a list to walk through, files, and an end to those of a link."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from admin.links import links
 from admin.stats import counting, erasing, singles
 from admin.stats.answering import FILE_S, moment, understand, understood
 from admin.stats.asked import Form
-from admin.turns import Turns
+from admin.turns import OneEach, Turns
 
 _DEFAULT_LIMIT = 50
 
@@ -35,8 +36,9 @@ _LIST = Form("cursor", "limit")
 _FILE = Form("format")
 _RANGE = Form(has_filters=False)
 
-# Each holds a connection for as long as its client takes.
+# Each holds a connection for as long as its client takes. They are none of the turns of questions, which are short.
 _turns = Turns(2, wait_s=1.0, sorry="Too many exports are being made at the moment. Please try again.")
+_one_each = OneEach(sorry="Your organization has an export that is not done yet. Please try again when it is.")
 
 
 class ClickResource(Wire):
@@ -104,7 +106,7 @@ async def list_clicks(request: Request, caller: StatsReader) -> ListAnswer[Click
     openapi_extra={"parameters": _FILE.parameters},
 )
 async def export_clicks(request: Request, caller: StatsReader) -> Response:
-    """The newest first, as they are at one moment."""
+    """The newest first, as they are at one moment. One at a time for an organization."""
     return _Download(request, caller.organization_id)
 
 
@@ -117,16 +119,20 @@ class _Download(Response):
         self._organization_id = organization_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises what `understand` does. When Postgres goes away later, the connection is cut."""
+        """Raises what `understand` does. When Postgres goes away later, or time is over, the connection is cut."""
         request = self._request
-        async with _turns, moment(request.app.state.pool, within_s=FILE_S) as connection:
-            _, asked, question = await understand(connection, request, self._organization_id, _FILE)
-            kind = singles.FORMATS[asked.format]
-            async with contextlib.aclosing(singles.file(connection, question, kind)) as pieces:
-                begin = await anext(pieces)
-                named = {"Content-Disposition": f'attachment; filename="clicks.{asked.format}"'}
-                answer = StreamingResponse(_behind(begin, pieces), headers=named, media_type=kind.media_type)
-                await answer(scope, receive, send)
+        with _one_each.of(self._organization_id):
+            async with (
+                moment(request.app.state.pool, within_s=FILE_S, turns=_turns, holds_months=True) as connection,
+                asyncio.timeout(FILE_S),  # a client that takes nothing more would be waited for without end
+            ):
+                _, asked, question = await understand(connection, request, self._organization_id, _FILE)
+                kind = singles.FORMATS[asked.format]
+                async with contextlib.aclosing(singles.file(connection, question, kind)) as pieces:
+                    begin = await anext(pieces)
+                    named = {"Content-Disposition": f'attachment; filename="clicks.{asked.format}"'}
+                    answer = StreamingResponse(_behind(begin, pieces), headers=named, media_type=kind.media_type)
+                    await answer(scope, receive, send)
 
 
 async def _behind(begin: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

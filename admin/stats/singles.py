@@ -233,7 +233,8 @@ FORMATS = {
 
 
 async def file(connection: Connection, question: Question, kind: Format) -> AsyncGenerator[bytes]:
-    """All of them as a file, piece by piece, in the memory of some thousand. In the caller's snapshot."""
+    """All of them as a file, piece by piece, in the memory of some thousand. In the caller's snapshot, which
+    should hold the months."""
     before, place = kind.head, None
     while True:
         clicks, place = await page(connection, question, place, _AT_ONCE)

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,8 +18,30 @@ from tests.admin.people import error_of
 AT = datetime(2026, 3, 10, 9, tzinfo=UTC)
 SPAN = "startDate=2026-03-10&endDate=2026-03-10"
 
-
-ROW = Row(AT, 0, 0, None, 0, 0, 0, 0, 0, 0, None, None, 0, 0, 0, False, False, False, False, False, None, None)
+ROW = Row(
+    clicked_at=AT,
+    link_id=0,
+    organization_id=0,
+    visitor=None,
+    location=0,
+    referrer=0,
+    platform=0,
+    language=0,
+    campaign=0,
+    agent=0,
+    rule_id=None,
+    variant_id=None,
+    class_=Class.HUMAN,
+    reason=0,
+    version=0,
+    is_head=False,
+    is_prefetch=False,
+    is_internal=False,
+    is_use=False,
+    is_scan=False,
+    address=None,
+    click_id=None,
+)
 
 
 class Visit(NamedTuple):
@@ -113,6 +135,118 @@ async def test_each_variant_is_compared_with_the_first(api: Api, connection: Con
         )
     ]
     assert found["variants"][1]["difference"]["low"] > 0 > found["variants"][2]["difference"]["low"]
+
+
+def again(second: float, converted: str = "order", variant_id: int | None = None, visitor: int = 1) -> Visit:
+    """A repeat, so many seconds after the first visit."""
+    return Visit(variant_id, visitor, converted, Class.REPEAT, second / 60)
+
+
+async def outcomes(api: Api, link: str) -> list[tuple[int, int, int]]:
+    """What is counted of each variant: clicks, visitors, outcomes."""
+    found = await asked(api, link, f"goal=order&{SPAN}")
+    return [(one["clicks"], one["visitors"], one["outcomes"]) for one in found["variants"]]
+
+
+async def test_what_came_of_a_repeat_came_of_the_visit_that_it_repeats(api: Api, connection: Connection) -> None:
+    link, (first, second) = await link_of(api, 1, 1)
+    await store(connection, link, [Visit(first, 1), again(4, "order", second)])
+    assert await outcomes(api, link) == [(1, 1, 1), (0, 0, 0)]  # the variant is what was drawn first
+    other = (await made(api.one.api))["id"]
+    await store(connection, other, [again(0), Visit(second, 1)], "b")  # another link's have their own
+    assert await outcomes(api, link) == [(1, 1, 1), (0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("visits", "wanted"),
+    [
+        ([Visit(1, 1, "order"), again(1), again(2), again(2)], {1: 1}),  # of a click there is one outcome at most
+        ([Visit(1, 1), again(1), again(9.999, "order", 2)], {1: 1}),
+        ([Visit(1, 1), again(3, "signup")], {1: 0}),
+        ([Visit(1, 1), again(10)], {1: 0}),  # nothing that it repeats is there any more
+        ([Visit(1, 1), again(3, visitor=2)], {1: 0}),
+        ([Visit(1, None), again(3)], {1: 0}),
+        ([again(3)], {}),
+        ([Visit(None, 1), Visit(1, 1, minute=0.2), again(9)], {1: 0}),  # a rule had sent it
+        ([Visit(1, 1), Visit(2, 1, minute=0.2), again(9)], {1: 1, 2: 0}),
+        ([Visit(1, 1), Visit(2, 1, minute=0.2), again(12)], {1: 0, 2: 1}),
+        ([Visit(1, 1), Visit(2, 1, minute=0.1), again(7)], {1: 0, 2: 1}),  # the last one before it
+        ([Visit(1, 1), again(0)], {1: 1}),
+        ([Visit(1, 1), Visit(2, 1, minute=1), again(51)], {1: 0, 2: 1}),  # stored late
+        ([Visit(1, 1), Visit(2, 1, minute=1), Visit(1, 1, minute=1.05), again(55)], {1: 0, 2: 1}),  # the next one
+        ([Visit(1, 1), Visit(2, 1, minute=1), again(50)], {1: 0, 2: 0}),
+        ([Visit(1, 1, class_=Class.TOOL), Visit(2, 1, minute=0.1), again(4)], {2: 1}),
+        ([Visit(1, 1), Visit(2, 1, "order", Class.INTERNAL, 0.05)], {1: 0}),  # only repeats are of a visit
+        ([Visit(1, 1, minute=-9 * 60 - 0.05), again(-9 * 3600 + 2)], {}),  # the visit was before the range
+    ],
+)
+async def test_a_repeat_has_one_visit_or_none(
+    api: Api, connection: Connection, visits: list[Visit], wanted: dict[int, int]
+) -> None:
+    link = (await made(api.one.api))["id"]
+    await store(connection, link, visits)
+    found = await asked(api, link, f"goal=order&{SPAN}")
+    assert {one["variantId"]: one["outcomes"] for one in found["variants"]} == wanted
+
+
+async def test_months_are_told_apart(api: Api, connection: Connection) -> None:
+    """Each has a click at the first place of its table."""
+    link = (await made(api.one.api))["id"]
+    for month in ("2026-02-01", "2026-03-01"):
+        await connection.execute("select make_month($1)", date.fromisoformat(month))
+    await store(connection, link, [Visit(1, 1), Visit(2, 2, minute=-20 * 24 * 60), again(1)])
+    places = await connection.fetch("select ctid from clicks where class = $1", Class.HUMAN)
+    assert len(places) == 2 and len({row["ctid"] for row in places}) == 1
+    found = await asked(api, link, "goal=order&startDate=2026-02-01&endDate=2026-03-31")
+    assert [one["outcomes"] for one in found["variants"]] == [1, 0]
+
+
+def counted_one_by_one(visits: list[Visit]) -> dict[int, tuple[int, int, int]]:
+    """Clicks, visitors and outcomes by variant: what the statement should say, without any haste."""
+    humans = [visit for visit in visits if visit.class_ == Class.HUMAN]
+    won = {number for number, human in enumerate(humans) if human.converted == "order"}
+    for repeat in visits:
+        if repeat.class_ != Class.REPEAT or repeat.converted != "order":
+            continue
+        near = [
+            (number, round((repeat.minute - human.minute) * 60, 3))
+            for number, human in enumerate(humans)
+            if human.visitor is not None and human.visitor == repeat.visitor
+        ]
+        before = [(after_s, number) for number, after_s in near if 0 <= after_s < 10]
+        late = [(-after_s, number) for number, after_s in near if -10 < after_s < 0]
+        if before or late:
+            won.add(min(before or late)[1])
+    return {
+        variant: (
+            sum(human.variant_id == variant for human in humans),
+            len({human.visitor for human in humans if human.variant_id == variant} - {None}),
+            sum(humans[number].variant_id == variant for number in won),
+        )
+        for variant in {human.variant_id for human in humans}
+        if variant is not None
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_outcomes_are_what_one_would_count_by_hand(api: Api, connection: Connection, seed: int) -> None:
+    """Many clicks of few visitors, so that repeats have several visits near, before and behind them, and none."""
+    chance, link = random.Random(seed), (await made(api.one.api))["id"]
+    seconds = chance.sample(range(2400), 600)  # no two clicks of one instant: nobody can say which of them is repeated
+    visits = [
+        Visit(
+            chance.choice([1, 2, 3, None]),
+            chance.choice([None, *range(20)]),
+            chance.choices(["order", "signup", ""], [2, 1, 3])[0],
+            chance.choices([Class.HUMAN, Class.REPEAT, Class.TOOL], [4, 5, 1])[0],
+            second / 60,
+        )
+        for second in seconds
+    ]
+    await store(connection, link, visits)
+    found = await asked(api, link, f"goal=order&{SPAN}")
+    counted = {one["variantId"]: (one["clicks"], one["visitors"], one["outcomes"]) for one in found["variants"]}
+    assert counted == counted_one_by_one(visits)
 
 
 async def test_a_goal_is_another_link_that_the_same_visitor_reaches_after_it(api: Api, connection: Connection) -> None:

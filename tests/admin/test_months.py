@@ -1,11 +1,12 @@
 """Months: clicks of each are in a partition of their own, also those that were there before it."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import asyncpg
 
-from admin.database import Connection
-from admin.stats import months
+from admin.database import Connection, Pool
+from admin.stats import answering, months
 
 LEAP_DAY = datetime(2028, 2, 29, 23, 59, tzinfo=UTC)
 
@@ -63,3 +64,19 @@ async def test_a_long_reader_holds_nobody_up(connection: Connection, database_ur
         assert "clicks_2028_02" in await names(connection)
     finally:
         await reader.close()
+
+
+async def test_who_holds_months_sees_what_there_is_when_it_has_them(connection: Connection, pool: Pool) -> None:
+    """Not what there was when it began to wait: a month may have gone meanwhile."""
+
+    async def seen() -> int:
+        async with answering.moment(pool, holds_months=True) as taken:
+            return int(await taken.fetchval("select count(*) from clicks"))
+
+    async with connection.transaction():
+        await connection.execute("lock table clicks")
+        await store(connection, LEAP_DAY)
+        seeing = asyncio.create_task(seen())
+        while not await connection.fetchval("select exists (select from pg_locks where not granted)"):
+            assert not seeing.done()
+    assert await seeing == 1

@@ -17,8 +17,8 @@ from admin.errors import ClicksNotKept
 from admin.stats import months, packs, questions, retention, visitor_days
 from admin.stats.classify import Class
 from admin.stats.packs import HOURS, Packs, spans
-from admin.stats.source import EVERY_CLASS, FACTS, HUMANS, Condition, Question
 from admin.stats.rows import COLUMNS, Row
+from admin.stats.source import EVERY_CLASS, FACTS, HUMANS, Condition, Question
 from admin.stats.visitor_days import VisitorDay, VisitorDays, told
 from admin.stats.visitors import Salts, day_of
 

@@ -10,8 +10,8 @@ from admin.database import Connection
 from admin.stats import ingest, packs, questions, reclassify, rows, visitor_days
 from admin.stats.classify import Class
 from admin.stats.packs import Packs
-from admin.stats.source import EVERY_CLASS, Question
 from admin.stats.rows import COLUMNS, Row
+from admin.stats.source import EVERY_CLASS, Question
 from shared.clicks import Batch, Click
 from shared.redis import Redis
 from tests.admin.test_ingest import AT_MS, deliver
