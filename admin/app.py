@@ -40,6 +40,7 @@ from admin.settings import AdminSettings
 from admin.stats import conversion_routes, counting_routes, question_routes, single_routes
 from admin.stats import routes as stats
 from shared.redis import LOST, Redis, RedisError, open_redis
+from shared.visitor import Proxies
 
 _PREFIXES = ("/v1", "/api/v1")
 _ROUTERS = (
@@ -78,6 +79,7 @@ def build(settings: AdminSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
         app.state.sealer = settings.sealer()
+        app.state.proxies = Proxies(settings.trusted_proxies)
         pool = app.state.pool = await database.open_pool(settings.database(), size=_CONNECTIONS)
         redis = app.state.redis = open_redis(settings.redis(), timeout_s=1.0)
         limits = app.state.limits = Limits(redis)

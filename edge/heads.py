@@ -10,7 +10,7 @@ import orjson
 
 from edge.segments import Record
 from shared.clicks import MAX_ACCEPT_LANGUAGE, MAX_CAMPAIGN, MAX_REFERRER, MAX_USER_AGENT, Click
-from shared.visitor import PURPOSE_HEADERS, Networks, asks_ahead, client_address
+from shared.visitor import PURPOSE_HEADERS, Proxies, asks_ahead
 
 _METHODS = (b"GET", b"HEAD")
 _PURPOSES = frozenset(name.encode() for name in PURPOSE_HEADERS)
@@ -21,18 +21,18 @@ _NAMES = (b"user-agent", b"referer", b"accept-language", b"sec-gpc", b"dnt", *_A
 _HEADERS = re.compile(rb"\n(%s):([^\n]*)" % b"|".join(_NAMES))
 
 
-def click_bytes(record: bytes, trusted_proxies: Networks) -> bytes:
+def click_bytes(record: bytes, proxies: Proxies) -> bytes:
     """The record as `Click.to_bytes` writes it.
 
     One that can't be read is written as what it is, without its content: ingest sets it aside with this reason.
     """
     try:
-        return click_of(Record.from_bytes(record), trusted_proxies).to_bytes()
+        return click_of(Record.from_bytes(record), proxies).to_bytes()
     except ValueError as error:
         return orjson.dumps({"unreadable": str(error), "bytes": len(record)})
 
 
-def click_of(record: Record, trusted_proxies: Networks) -> Click:
+def click_of(record: Record, proxies: Proxies) -> Click:
     """What of a record matters. Raises ValueError when its head is none."""
     head = record.head
     lowered = head.lower()
@@ -49,7 +49,7 @@ def click_of(record: Record, trusted_proxies: Networks) -> Click:
         record.link_id,
         record.organization_id,
         method.decode("ascii"),
-        client_address(record.peer, forwarded_for, trusted_proxies),
+        proxies.client_of(record.peer, forwarded_for),
         values.get(b"user-agent", b"").decode("utf-8", "replace")[:MAX_USER_AGENT],
         values.get(b"referer", b"").decode("utf-8", "replace")[:MAX_REFERRER],
         record.rule_id,

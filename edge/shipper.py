@@ -36,7 +36,7 @@ from shared.clicks import Batch, SpoolReport
 from shared.redis import LOST, Redis, RedisError, open_redis, run_id
 from shared.settings import SettingsError, load
 from shared.tasks import end
-from shared.visitor import Networks
+from shared.visitor import Networks, Proxies
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Shipper:
     def __init__(self, directory: Path, redis: Redis, trusted_proxies: Networks = ()) -> None:
         self._directory = directory
         self._redis = redis
-        self._click_bytes = partial(click_bytes, trusted_proxies=trusted_proxies)
+        self._click_bytes = partial(click_bytes, proxies=Proxies(trusted_proxies))
         self._host = socket.gethostname()
         self._places: dict[str, _Place] = {}
         self._said: set[str] = set()

@@ -22,7 +22,7 @@ from shared.click_ids import click_ids
 from shared.entries import Entry, HostEntry
 from shared.redis import Redis
 from shared.rules import Decision, decide, used_up, with_query
-from shared.visitor import PURPOSE_HEADERS, Networks, Visitor, client_address
+from shared.visitor import PURPOSE_HEADERS, Networks, Proxies, Visitor
 
 # Kept here: connection.py sees that a request is being answered, and not that its answer waits for the rest of it. No
 # other body is ever waited for.
@@ -37,7 +37,7 @@ class Terms:
         self._passwords = password.Passwords(redis)
         self._spool = spool
         self._tally = tally
-        self._trusted_proxies = trusted_proxies
+        self._proxies = Proxies(trusted_proxies)
         _load()
 
     async def answer(self, request: Request, entry: Entry, host: HostEntry) -> Response:
@@ -140,7 +140,7 @@ class Terms:
         forwarded_for = ",".join(headers.getlist("x-forwarded-for"))
         purposes = [value for name in PURPOSE_HEADERS for value in headers.getlist(name)]
         return Visitor(
-            client_address(peer, forwarded_for, self._trusted_proxies),
+            self._proxies.client_of(peer, forwarded_for),
             _text(headers.get("user-agent", "")),
             headers.get("accept-language", ""),
             _text(headers.get("referer", "")),

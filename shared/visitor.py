@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from socket import AF_INET, inet_pton
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -357,35 +357,52 @@ def _unmapped(address: str) -> IPv4Address | IPv6Address:
     return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
 
 
-def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
-    """The visitor's address: the peer, or, behind trusted proxies, what they say in X-Forwarded-For.
+class Proxies:
+    """The proxies that are believed when they say for whom they ask."""
 
-    Each proxy appends the address it was called from, so the list is read from its end for as long as the speaker is
-    trusted; what an untrusted client wrote at its beginning is never believed. Canonical text, IPv4-mapped addresses
-    as IPv4; empty when the peer is unknown (a unix socket).
-    """
-    if not forwarded_for:
-        return _canonical(peer)
-    return _believed(peer, forwarded_for[-_READ_OF_FORWARDED_FOR:], trusted)
+    def __init__(self, ranges: Networks) -> None:
+        # As numbers: the library's own way takes three times as long, for each visitor that comes through a proxy.
+        self._ranges = {
+            version: [(int(one.netmask), int(one.network_address)) for one in ranges if one.version == version]
+            for version in (4, 6)
+        }
+        self._believed = lru_cache(maxsize=16384)(self._believe)
+
+    def client_of(self, peer: str, forwarded_for: str) -> str:
+        """The visitor's address: the peer, or, behind trusted proxies, what they say in X-Forwarded-For.
+
+        Each proxy appends the address it was called from, so the list is read from its end for as long as the speaker
+        is trusted; what an untrusted client wrote at its beginning is never believed. Canonical text, IPv4-mapped
+        addresses as IPv4; empty when the peer is unknown (a unix socket).
+        """
+        if not forwarded_for:
+            return _canonical(peer)
+        return self._believed(peer, forwarded_for[-_READ_OF_FORWARDED_FOR:])
+
+    def _believe(self, peer: str, forwarded_for: str) -> str:
+        believed = ""
+        for said in (peer, *reversed(forwarded_for.split(","))):
+            address = _canonical(said)
+            if not address:
+                break
+            believed = address
+            if not self._has(address):
+                break
+        return believed
+
+    def _has(self, address: str) -> bool:
+        version, family = (6, AF_INET6) if ":" in address else (4, AF_INET)
+        number = int.from_bytes(inet_pton(family, address), "big")
+        return any(number & mask == network for mask, network in self._ranges[version])
 
 
 @lru_cache(maxsize=16384)
 def _canonical(address: str) -> str:
+    text = address.strip()
+    with suppress(OSError, ValueError):
+        inet_pton(AF_INET, text)  # which takes one form alone
+        return text
     try:
-        return str(_unmapped(address))
+        return str(_unmapped(text))
     except ValueError:
         return ""
-
-
-@lru_cache(maxsize=16384)
-def _believed(peer: str, forwarded_for: str, trusted: Networks) -> str:
-    believed = ""
-    for said in (peer, *reversed(forwarded_for.split(","))):
-        try:
-            candidate = _unmapped(said)
-        except ValueError:
-            break
-        believed = str(candidate)
-        if not any(candidate in network for network in trusted):
-            break
-    return believed

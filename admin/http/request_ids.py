@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin.http.limits import Standing, headers
-from shared.visitor import Networks, client_address, client_network
+from shared.visitor import Proxies, client_network
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +68,9 @@ def asked_of(scope: Scope) -> str:
 
 def client(request: Request) -> tuple[str, str]:
     """The address that a request came from, and the network that limits count by."""
-    trusted: Networks = request.app.state.settings.trusted_proxies
+    proxies: Proxies = request.app.state.proxies
     peer = request.client.host if request.client else ""
     # In several lines, too: HAProxy adds one of its own behind what the client sent.
     forwarded_for = ",".join(request.headers.getlist("x-forwarded-for"))
-    address = client_address(peer, forwarded_for, trusted)
+    address = proxies.client_of(peer, forwarded_for)
     return address, client_network(address)

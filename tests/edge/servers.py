@@ -22,6 +22,7 @@ from edge.segments import COUNTS_SUFFIX, Record, SpoolReader
 from edge.settings import EdgeSettings
 from shared.clicks import Click
 from shared.settings import load
+from shared.visitor import Proxies
 
 DATE = b"Sat, 21 Nov 2026 12:00:00 GMT"
 
@@ -43,7 +44,7 @@ class RunningEdge:
         for path in self.settings.spool_directory.glob("*" + COUNTS_SUFFIX):
             reader = self.readers.setdefault(path.stem, SpoolReader(self.settings.spool_directory, path.stem))
             records = [Record.from_bytes(record) for record in reader.read(2**30)]
-            clicks += [click_of(record, self.settings.trusted_proxies) for record in records]
+            clicks += [click_of(record, Proxies(self.settings.trusted_proxies)) for record in records]
         return clicks
 
     async def connect(self) -> "Client":

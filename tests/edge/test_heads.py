@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from edge.heads import click_bytes, click_of
 from edge.segments import Record, link_bytes, peer_bytes
 from shared.clicks import MAX_REFERRER, MAX_USER_AGENT, Click
-from shared.visitor import client_address, networks
+from shared.visitor import Proxies, networks
 
-PROXIES = networks("127.0.0.0/8, 10.0.0.0/8")
+PROXIES = Proxies(networks("127.0.0.0/8, 10.0.0.0/8"))
 AT_NS = 1_700_000_000_123_456_789
 SECRET = b"s3cr3t"
 
@@ -165,7 +165,7 @@ def test_case_order_and_repetition_of_headers_change_nothing_but_which_one_is_fi
         7,
         3,
         "GET",
-        client_address(peer, forwarded_for.decode("latin-1"), PROXIES),
+        PROXIES.client_of(peer, forwarded_for.decode("latin-1")),
         first(headers, b"user-agent"),
         first(headers, b"referer"),
     )

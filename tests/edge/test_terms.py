@@ -14,7 +14,7 @@ from shared.click_ids import click_ids
 from shared.entries import Entry, HostEntry, Preview, Rule, Terms, Variant
 from shared.links import Address, Published, PublishedHost
 from shared.rules import decide, with_query
-from shared.visitor import Visitor, client_address, networks
+from shared.visitor import Proxies, Visitor, networks
 from tests.edge.publishing import OTHER, PROMO, Host, Publisher
 from tests.edge.spools import be_patient
 from tests.edge.visiting import TARGET, Edge, make_edge
@@ -278,7 +278,7 @@ async def test_where_the_edge_sends_a_visitor_is_where_the_explainer_says(
         ("x-forwarded-for", address),
     ]
     answer = await edge.visit(f"{place.path}?{query}", headers=sent)
-    client = client_address("127.0.0.1", address, networks("127.0.0.1"))
+    client = Proxies(networks("127.0.0.1")).client_of("127.0.0.1", address)
     visitor = Visitor(client, agent, language, referrer, query, time.time_ns() // 1_000_000)
     decision = decide(entry, visitor)
     assert answer.headers["location"] == with_query(decision.destination, query, policy)

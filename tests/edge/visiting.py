@@ -16,6 +16,7 @@ from edge.settings import EdgeSettings
 from shared.clicks import Click
 from shared.settings import load
 from shared.tasks import end
+from shared.visitor import Proxies
 from tests.conftest import Servers
 from tests.edge.publishing import PROMO, Publisher, living
 from tests.shared.waiting import until
@@ -60,7 +61,7 @@ class Edge:
         clicks = []
         for reader in self.spools():
             for record in reader.read(2**30):
-                clicks.append(click_of(Record.from_bytes(record), self._settings.trusted_proxies))
+                clicks.append(click_of(Record.from_bytes(record), Proxies(self._settings.trusted_proxies)))
             reader.close()
         return clicks
 

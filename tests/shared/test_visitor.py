@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.visitor import client_address, client_network, is_bot, is_in, networks
+from shared.visitor import Proxies, client_network, is_bot, is_in, networks
 from tests.houses import BROWSER
 
 PROXIES = networks("127.0.0.0/8, ::1, 10.0.0.0/8, 2001:db8:f::/48")
@@ -39,12 +39,12 @@ _ADDRESSES = st.ip_addresses().filter(lambda it: it.version == 4 or (it.ipv4_map
     ],
 )
 def test_the_address_of_a_visitor(peer: str, forwarded_for: str, address: str) -> None:
-    assert client_address(peer, forwarded_for, PROXIES) == address
+    assert Proxies(PROXIES).client_of(peer, forwarded_for) == address
 
 
 @given(peer=_ADDRESSES, forwarded_for=st.text(max_size=60))
 def test_where_nobody_is_trusted_nothing_that_is_said_counts(peer: object, forwarded_for: str) -> None:
-    assert client_address(str(peer), forwarded_for, ()) == str(peer)
+    assert Proxies(()).client_of(str(peer), forwarded_for) == str(peer)
 
 
 @given(
@@ -58,12 +58,12 @@ def test_a_visitor_can_not_choose_an_address_by_what_it_writes(
     """Each proxy appends the address it was called from to what it got."""
     *appended, last = [visitor, *proxies]
     forwarded_for = ", ".join([written, *map(str, appended)])
-    assert client_address(str(last), forwarded_for, PROXIES) == str(visitor)
+    assert Proxies(PROXIES).client_of(str(last), forwarded_for) == str(visitor)
 
 
 @given(peer=st.text(max_size=20) | _ADDRESSES.map(str), forwarded_for=st.text("0123456789abcdef.:, ", max_size=60))
 def test_the_result_is_a_canonical_address_or_empty(peer: str, forwarded_for: str) -> None:
-    found = client_address(peer, forwarded_for, PROXIES)
+    found = Proxies(PROXIES).client_of(peer, forwarded_for)
     assert found == "" or str(ip_address(found)) == found
 
 

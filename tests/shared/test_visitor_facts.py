@@ -300,8 +300,8 @@ _LAZY = """
 import sys
 from shared.entries import Entry
 from shared.rules import decide
-from shared.visitor import Visitor, client_address
-visitor = Visitor(client_address("8.8.8.8", "", ()), "curl/8.5.0", "en", "https://example.com/", "a=b", 0)
+from shared.visitor import Proxies, Visitor
+visitor = Visitor(Proxies(()).client_of("8.8.8.8", ""), "curl/8.5.0", "en", "https://example.com/", "a=b", 0)
 decide(Entry(1, 1, "https://example.com/"), visitor)
 heavy = {"ua_parser", "ua_parser_rs", "iptocc", "crawlerdetect"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
