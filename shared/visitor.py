@@ -11,7 +11,6 @@ Rules of this file:
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache, cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
@@ -351,8 +350,6 @@ def client_network(address: str) -> str:
 
 def _unmapped(address: str) -> IPv4Address | IPv6Address:
     text = address.strip()
-    with suppress(OSError, ValueError):
-        return IPv4Address(inet_pton(AF_INET, text))  # a third of the time that is taken below
     parsed = ip_address(text)
     return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
 
@@ -393,14 +390,20 @@ class Proxies:
     def _has(self, address: str) -> bool:
         version, family = (6, AF_INET6) if ":" in address else (4, AF_INET)
         number = int.from_bytes(inet_pton(family, address), "big")
-        return any(number & mask == network for mask, network in self._ranges[version])
+        for mask, network in self._ranges[version]:  # noqa: SIM110  `any` takes twice as long
+            if number & mask == network:
+                return True
+        return False
 
 
 @lru_cache(maxsize=16384)
 def _canonical(address: str) -> str:
     text = address.strip()
-    with suppress(OSError, ValueError):
+    try:
         inet_pton(AF_INET, text)  # which takes one form alone
+    except (OSError, ValueError):
+        pass
+    else:
         return text
     try:
         return str(_unmapped(text))
