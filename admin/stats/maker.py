@@ -44,18 +44,18 @@ class Visits:
         self._last_ms: dict[tuple[int, int], int] = {}
         self._before_ms: dict[tuple[int, int], int] = {}
 
-    def last_ms(self, link_id: int, visitor: int) -> int | None:
+    def last_ms(self, who: tuple[int, int]) -> int | None:
         """When the visitor was there last, as far as is known."""
-        key = link_id, visitor
-        return self._last_ms.get(key, self._before_ms.get(key))
+        last_ms = self._last_ms.get(who)
+        return self._before_ms.get(who) if last_ms is None else last_ms
 
     def note(self, rows: Sequence[Row]) -> None:
         """Remember the visits among rows that are stored."""
         for row in rows:
             if row.class_ == Class.HUMAN and row.visitor is not None:
-                at_ms = _ms(row.clicked_at)
-                if at_ms >= (self.last_ms(row.link_id, row.visitor) or 0):
-                    self._last_ms[row.link_id, row.visitor] = at_ms
+                who, at_ms = (row.link_id, row.visitor), _ms(row.clicked_at)
+                if at_ms >= (self.last_ms(who) or 0):
+                    self._last_ms[who] = at_ms
             if len(self._last_ms) > _REMEMBERED:
                 self._before_ms, self._last_ms = self._last_ms, {}
 
@@ -134,17 +134,17 @@ class Maker:
     ) -> Row:
         salt = salts.get(draft.day) if draft.day is not None else None
         visitor = visitors.visitor_of(salt, click.address, click.user_agent) if salt else None
-        since_ms = last_ms = None
-        at_ms = _ms(draft.at)
+        who, at_ms, last_ms = None, _ms(draft.at), None
         if visitor is not None:
-            last_ms = lately.get((click.link_id, visitor), self.visits.last_ms(click.link_id, visitor))
-            since_ms = None if last_ms is None else at_ms - last_ms
+            who = click.link_id, visitor
+            last_ms = lately.get(who) or self.visits.last_ms(who)
+        since_ms = None if last_ms is None else at_ms - last_ms
         message_id, message = carried or (None, None)
         verdict = classify(
             Evidence(click.method, click.user_agent, click.is_prefetch, draft.is_internal, since_ms, message)
         )
-        if visitor is not None and verdict.kind == Class.HUMAN:
-            lately[click.link_id, visitor] = at_ms if last_ms is None else max(at_ms, last_ms)
+        if who is not None and verdict.kind == Class.HUMAN:
+            lately[who] = at_ms if last_ms is None else max(at_ms, last_ms)
         return Row(
             draft.at,
             click.link_id,
