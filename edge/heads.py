@@ -28,7 +28,7 @@ def click_bytes(record: bytes, proxies: Proxies) -> bytes:
     """
     try:
         return click_of(Record.from_bytes(record), proxies).to_bytes()
-    except ValueError as error:
+    except Exception as error:  # whatever a visitor has sent, those behind it must not wait
         return orjson.dumps({"unreadable": str(error), "bytes": len(record)})
 
 

@@ -406,6 +406,6 @@ def _canonical(address: str) -> str:
     else:
         return text
     try:
-        return str(_unmapped(text))
+        return str(_unmapped(text.partition("%")[0]))  # the zone is an interface of somebody else's machine
     except ValueError:
         return ""

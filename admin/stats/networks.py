@@ -5,8 +5,8 @@ iporigin, and as old as it is.
 """
 
 from functools import cache, lru_cache
-from ipaddress import IPv6Address, ip_address
-from socket import inet_aton
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
 KINDS = ("hosting", "cdn", "vpn", "tor", "bot")
@@ -16,11 +16,12 @@ those of Tor; and crawlers that say so. Rows have the place in this list, from 1
 
 @lru_cache(maxsize=16384)
 def network_kind(address: str) -> str:
-    """One of `KINDS`, or empty when nobody knows. `address` is canonical, or empty."""
-    if not address:
-        return ""
+    """One of `KINDS`, or empty when nobody knows, also of text that is no address."""
     is_6 = ":" in address
-    number = int(IPv6Address(address)) if is_6 else int.from_bytes(inet_aton(address), "big")
+    try:
+        number = int.from_bytes(inet_pton(AF_INET6 if is_6 else AF_INET, address), "big")
+    except (OSError, ValueError):
+        return ""
     _provider, kind = _ranges().find(number, 6 if is_6 else 4) or ("", "")
     # Between the ranges of a provider there may be one that is nobody's.
     return kind if kind in KINDS and ip_address(address).is_global else ""

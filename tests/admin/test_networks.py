@@ -15,6 +15,8 @@ from admin.stats.networks import KINDS, network_kind
         ("10.0.0.1", ""),
         ("2001:db8::1", ""),
         ("", ""),
+        ("x", ""),
+        ("1.2.3.4\0", ""),
     ],
 )
 def test_the_lists_of_providers_say_it(address: str, kind: str) -> None:
