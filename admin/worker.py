@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from admin import database, mail
+from admin.database import Connection
 from admin.fetch import Fetcher, resolver
 from admin.http import idempotency
 from admin.identity import letters, mailed_tokens, sessions
@@ -38,6 +39,7 @@ _IMPORT_IDLE_S = 1.0
 _IMPORTS = 2
 _ENROL_EVERY_S = 600.0
 _CLEAR_EVERY_S = 3600.0
+_AGAIN_S = 60.0
 _TROUBLE = (
     *LOST,
     RedisError,
@@ -121,19 +123,36 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
             await asyncio.sleep(_IDLE_S)
         lane = await ingest.Lane.begin(connection, locate)
         compare_at, tend_at, is_busy = 0.0, 0.0, False
+        again_at = {erasing.step: 0.0, reclassify.step: 0.0}
         while True:
             # First: whatever else fails here must not keep clicks from being stored.
             await ingest.step(connection, redis, lane, wait_ms=1 if is_busy else 1000)
-            if time.monotonic() >= tend_at:
-                await lane.tend(connection, datetime.now(UTC))
-                tend_at = time.monotonic() + _TEND_EVERY_S
-            is_busy = await reclassify.step(connection, lane.packs) or await erasing.step(connection, lane.packs)
             if time.monotonic() >= compare_at:
                 await sources.step(connection, redis, silence_s=settings.spool_silence_s)
                 await ingest.measure(redis, time.time_ns() // 1_000_000)
                 compare_at = time.monotonic() + _COMPARE_EVERY_S
+            if time.monotonic() >= tend_at:
+                is_done = await _attempt(connection, lane.tend(connection, datetime.now(UTC)))
+                tend_at = time.monotonic() + (_AGAIN_S if is_done is None else _TEND_EVERY_S)
+            is_busy = False
+            for step, at in again_at.items():
+                if not is_busy and time.monotonic() >= at:
+                    is_done = await _attempt(connection, step(connection, lane.packs))
+                    again_at[step] = time.monotonic() + _AGAIN_S if is_done is None else 0.0
+                    is_busy = is_done is True
     finally:
         connection.terminate()
+
+
+async def _attempt(connection: Connection, work: Awaitable[bool]) -> bool | None:
+    """Do what is done again in any case; None if it fails, which must not keep clicks from being stored."""
+    try:
+        return await work
+    except (asyncpg.PostgresError, TimeoutError) as error:
+        if connection.is_closed():
+            raise
+        log.exception("what is done beside ingest failed, and is tried again in %.0f s: %r", _AGAIN_S, error)
+        return None
 
 
 async def _recount(database_url: str, redis: Redis) -> None:

@@ -272,7 +272,12 @@ _SCOPES = {
         "exists (select from links where links.id = link_id and hostname = {})",
         Values(normal_hostname, {"type": "string", "examples": ["go.example.com"]}),
     ),
-    "messageId": ("message_id in (select id from carriers where public_id = {})", Values(_text, text.schema)),
+    # By its links, which are its own: clicks have an index of those.
+    "messageId": (
+        """link_id in (
+            select link_id from carried_links join carriers on carriers.id = carrier_id where public_id = {})""",
+        Values(_text, text.schema),
+    ),
 }
 """Which links: those that are so now. One that is gone is nowhere, but for its clicks in a message."""
 

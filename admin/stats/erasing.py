@@ -16,9 +16,8 @@ from typing import NamedTuple
 from admin.database import Connection
 from admin.stats import visitor_days
 from admin.stats.packs import QUARTER_S, Packs
-from admin.stats.rows import COLUMNS, Row
+from admin.stats.rows import rows_taken
 
-_HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 
 
@@ -94,20 +93,9 @@ async def _oldest(connection: Connection, link: _Link, begin: datetime, end: dat
 async def _erase(connection: Connection, packs: Packs, link: _Link, begin: datetime, end: datetime) -> int:
     """Erase what there is in a part of a day; how many clicks."""
     gone = await packs.forget_quarters(connection, *link, *_quarters(begin, end))
-    hour = begin
-    while hour < end:
-        rows = await connection.fetch(
-            f"""
-            /* erasing.erase */
-            delete from clicks where organization_id = $1 and link_id = $2 and clicked_at >= $3 and clicked_at < $4
-            returning {", ".join(COLUMNS)}""",  # noqa: S608
-            *link,
-            hour,
-            min(hour + _HOUR, end),
-        )
-        await packs.replace(connection, [Row(*row.values()) for row in rows])
+    while rows := await rows_taken(connection, *link, begin, end):
+        await packs.replace(connection, rows)
         gone += len(rows)
-        hour += _HOUR
     await visitor_days.forget_link(connection, *link, begin, end)
     await visitor_days.reopen(connection, link.organization_id, begin, end)
     await connection.execute(

@@ -64,10 +64,12 @@ async def by_conversion(connection: Connection, span: Span, name: str) -> dict[i
         /* experiments.by_conversion */
         with converted as (
             select distinct click_id from conversions
-             where organization_id = $1 and link_id = $2 and clicked_at >= $3 and clicked_at < $4 and name = $7),
+             where organization_id = $1 and link_id = $2 and name = $7
+               and clicked_at >= $3::timestamptz - $8::interval and clicked_at < $4::timestamptz + $8::interval),
              seen as not materialized (
             select tableoid as part, ctid as place, class, visitor, variant_id, clicked_at, click_id from clicks
-             where organization_id = $1 and link_id = $2 and clicked_at >= $3 and clicked_at < $4),
+             where organization_id = $1 and link_id = $2
+               and clicked_at >= $3::timestamptz - $8::interval and clicked_at < $4::timestamptz + $8::interval),
              again as materialized (
             select click_id, visitor, clicked_at from seen join converted using (click_id) where class = $6),
              human as materialized (
@@ -85,7 +87,7 @@ async def by_conversion(connection: Connection, span: Span, name: str) -> dict[i
           from seen
                left join converted using (click_id)
                left join (select distinct part, place from repeated) as repeat using (part, place)
-         where class = $5 and variant_id is not null
+         where class = $5 and variant_id is not null and clicked_at >= $3 and clicked_at < $4
          group by variant_id""",
         *span,
         Class.HUMAN,

@@ -2,8 +2,9 @@
 
 Rules of this file:
 
-1. One worker ingests at a time (`lease`). It stores the rows, adds to the rollup and advances the positions of the
-   spools in one transaction, and acknowledges after the commit. What is delivered again is recognised by its position.
+1. One worker ingests at a time (`lease`). It stores the rows, adds to the packs, judges again what is stored and of a
+   burst with them, and advances the positions of the spools, in one transaction; it acknowledges after the commit. What
+   is delivered again is recognised by its position.
 2. A batch that overlaps the position of its spool is trimmed. One that begins beyond it is a gap: it is not stored, and
    the shipper is told to ship again from the position.
 3. What can't be read, or can't be stored, is set aside with its reason, and the position advances over it; the rest
@@ -25,7 +26,7 @@ from admin.database import Connection
 from admin.links import counts
 from admin.links.counts import LinkCount
 from admin.stats import bursts, conversions, months, retention, sources
-from admin.stats.maker import Maker
+from admin.stats.maker import Made, Maker
 from admin.stats.packs import Packs
 from admin.stats.places import Locate
 from admin.stats.rows import COLUMNS, Row
@@ -102,7 +103,7 @@ class Lane:
         await lane.maker.visits.load(connection)
         return lane
 
-    async def tend(self, connection: Connection, now: datetime) -> None:
+    async def tend(self, connection: Connection, now: datetime) -> bool:
         """Have the months to come, packs folded and closed, days counted, and let go. Not in a transaction."""
         await months.step(connection, now)
         await self.packs.close(connection, now.timestamp())
@@ -110,6 +111,7 @@ class Lane:
         if now >= self._retain_at:  # it may read much to find that there is nothing to do
             await retention.step(connection, now)
             self._retain_at = now + _RETAIN_EVERY
+        return True
 
 
 async def lease(connection: Connection) -> bool:
@@ -198,9 +200,9 @@ async def _store(connection: Connection, batches: Sequence[Batch], lane: Lane) -
     for batch in batches:
         storing.add(batch)
     try:
-        rows = await lane.maker.rows(connection, storing.clicks, storing.click_ids, datetime.now(UTC))
+        made = await lane.maker.made(connection, storing.clicks, storing.click_ids, datetime.now(UTC))
         async with connection.transaction():
-            await storing.store(connection, rows, lane)
+            fallen = await storing.store(connection, made, lane)
     except _UNSTORABLE as error:
         if len(batches) == 1 and len(batches[0].records) == 1:
             return await _store_aside(connection, batches[0], f"it was refused: {error!r}")
@@ -211,9 +213,10 @@ async def _store(connection: Connection, batches: Sequence[Batch], lane: Lane) -
             positions |= stored
             gaps |= missing
         return positions, gaps
-    lane.maker.visits.note(rows)
-    await lane.packs.promote(connection, {row.link_id for row in rows})
-    INGESTED.inc(len(rows))
+    lane.maker.visits.note(made.rows)
+    lane.maker.visits.forget(fallen)
+    await lane.packs.promote(connection, {row.link_id for row in made.rows})
+    INGESTED.inc(len(made.rows))
     SET_ASIDE.inc(len(storing.set_aside))
     return storing.positions, storing.gaps
 
@@ -293,22 +296,24 @@ class _Storing:
                 self.click_ids.append(click_id)
         self.positions[spool] = max(position, batch.end)
 
-    async def store(self, connection: Connection, rows: Sequence[Row], lane: Lane) -> None:
-        """Write what was taken in, and the rows that were made of it."""
+    async def store(self, connection: Connection, made: Made, lane: Lane) -> list[Row]:
+        """Write what was taken in, and what was made of it; those rows, as they were, that are something else now."""
+        rows = made.rows
         for aside in self.set_aside:
             await _put_aside(connection, aside)
         await connection.copy_records_to_table("clicks", records=rows, columns=COLUMNS)
         await lane.packs.add(connection, rows)
         await lane.visitor_days.add(connection, rows)
-        if found := await bursts.judge_again(connection, rows):
-            before, now = zip(*found, strict=True)
-            await lane.packs.replace(connection, before, now)
-            await lane.visitor_days.add(connection, before)
+        found = await bursts.judge_again(connection, made.bursting) if made.bursting else []
+        fallen = [one for one in found if one.before.class_ != one.now.class_]
+        await lane.packs.replace(connection, [one.before for one in fallen], [one.now for one in fallen])
+        await lane.visitor_days.add(connection, [one.before for one in fallen])
         await counts.add_to_links(connection, _link_counts(rows))
         if told := [row.click_id for row in rows if row.click_id is not None]:
             await conversions.expect_again(connection, told)
         set_aside = Counter(aside.spool for aside in self.set_aside)
         await sources.advance(connection, self.positions, self._seen, set_aside)
+        return [one.before for one in fallen]
 
 
 def _link_counts(rows: Iterable[Row]) -> list[LinkCount]:

@@ -9,7 +9,7 @@ Rules of this file:
    reclassifying decides it exactly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
@@ -19,7 +19,7 @@ from admin.database import Connection
 from admin.stats import bursts, counting, visitors
 from admin.stats.bursts import Clicked
 from admin.stats.carriers import Carriers
-from admin.stats.classify import REPEAT_WITHIN_MS, VERSION, Carried, Class, Evidence, classify
+from admin.stats.classify import REPEAT_WITHIN_MS, SEVERAL_LINKS, VERSION, Carried, Class, Evidence, classify
 from admin.stats.counting import Counting
 from admin.stats.facts import Facts, facts_of
 from admin.stats.networks import KINDS, network_kind
@@ -59,6 +59,13 @@ class Visits:
             if len(self._last_ms) > _REMEMBERED:
                 self._before_ms, self._last_ms = self._last_ms, {}
 
+    def forget(self, rows: Iterable[Row]) -> None:
+        """Of visits that turned out to be none."""
+        for row in rows:
+            if row.visitor is not None:
+                for known in (self._last_ms, self._before_ms):
+                    known.pop((row.link_id, row.visitor), None)
+
     async def load(self, connection: Connection) -> None:
         """What was stored before this process began."""
         rows = await connection.fetch(
@@ -73,6 +80,15 @@ class Visits:
         self._last_ms = {(row["link_id"], row["visitor"]): _ms(row["clicked_at"]) for row in rows}
 
 
+class Made(NamedTuple):
+    """What is made of clicks."""
+
+    rows: list[Row]
+    """In their order."""
+    bursting: list[Clicked]
+    """Those that are of a burst, of whatever class they are."""
+
+
 class Maker:
     """Makes rows. What it remembers is true of what is stored, if it is told of that (`visits`)."""
 
@@ -83,10 +99,10 @@ class Maker:
         self._words = Words()
         self._salts = Salts()
 
-    async def rows(
+    async def made(
         self, connection: Connection, clicks: Sequence[Click], click_ids: Sequence[str | None], now: datetime
-    ) -> list[Row]:
-        """The rows of clicks, in their order. Not in a transaction."""
+    ) -> Made:
+        """What is made of clicks. Not in a transaction."""
         wishes = await counting.of_many(connection, {click.organization_id for click in clicks})
         latest = now.timestamp() * 1000 + _SKEW_MS
         drafts = [_draft(click, wishes.get(click.organization_id, _DEFAULT), latest, now) for click in clicks]
@@ -96,10 +112,16 @@ class Maker:
         salts = await self._salts.of(connection, {draft.day for draft in drafts if draft.day is not None}, now)
         carried = await self._carried(connection, clicks, drafts)
         lately: dict[tuple[int, int], int] = {}
-        return [
+        rows = [
             self._row(click, click_id, draft, some, message, words, salts, lately)
             for click, click_id, draft, some, message in zip(clicks, click_ids, drafts, facts, carried, strict=True)
         ]
+        bursting = [
+            Clicked(message[0], row.link_id, row.clicked_at)
+            for row, message in zip(rows, carried, strict=True)
+            if message is not None and message[1].links_at_once >= SEVERAL_LINKS
+        ]
+        return Made(rows, bursting)
 
     async def _carried(
         self, connection: Connection, clicks: Sequence[Click], drafts: Sequence["_Draft"]
@@ -115,7 +137,7 @@ class Maker:
         ]
         at_once = iter(await bursts.links_at_once(connection, of_messages))
         return [
-            (carrier.message_id, carrier.judged(draft.at, next(at_once), network_kind(click.address)))
+            (carrier.message_id, carrier.judged(draft.at, next(at_once), draft.network))
             if (carrier := carriers.get(click.link_id))
             else None
             for click, draft in zip(clicks, drafts, strict=True)
@@ -169,7 +191,7 @@ class Maker:
             draft.address,
             click_id,
             message_id,
-            _NETWORKS.get(network_kind(click.address)),
+            _NETWORKS.get(draft.network),
         )
 
 
@@ -182,6 +204,8 @@ class _Draft(NamedTuple):
     """Whose salt the visitor is hashed with; None for whoever has none."""
     agent: str
     address: str | None
+    network: str
+    """One of `networks.KINDS`, or empty."""
 
 
 _DEFAULT = Counting()
@@ -192,7 +216,7 @@ def _draft(click: Click, wishes: Counting, latest_ms: float, now: datetime) -> _
     at = datetime.fromtimestamp(click.at_ms / 1000, UTC) if click.at_ms <= latest_ms else now
     is_internal = bool(wishes.internal) and _is_internal(click.address, wishes.internal_networks)
     if click.has_opted_out and wishes.heeds_opt_out:
-        return _Draft(at, is_internal, None, "", None)
+        return _Draft(at, is_internal, None, "", None, "")
     day = visitors.day_of(click.organization_id, at, wishes.time_zone) if click.address else None
     return _Draft(
         at,
@@ -200,6 +224,7 @@ def _draft(click: Click, wishes: Counting, latest_ms: float, now: datetime) -> _
         day,
         click.user_agent.replace("\0", "").replace("\t", " "),
         counting.kept_of(click.address, wishes.addresses),
+        network_kind(click.address),
     )
 
 

@@ -5,6 +5,7 @@ moment, and tries again another time: whoever reads for long must not hold up th
 """
 
 import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import asyncpg
@@ -17,11 +18,20 @@ _PATIENCE_MS = 300
 
 async def step(connection: Connection, now: datetime) -> None:
     """Have the month (UTC) of a moment, and those that come next; and let go of those that are over and empty."""
-    begin = datetime(now.astimezone(UTC).year, now.astimezone(UTC).month, 1, tzinfo=UTC)
+    first = datetime(now.astimezone(UTC).year, now.astimezone(UTC).month, 1, tzinfo=UTC)
+    begin = first
+    for _ in range(_AHEAD + 1):
+        async with _patience(connection):
+            await connection.execute("/* months.step */ select make_month($1)", begin.date())
+        begin = datetime(begin.year + begin.month // 12, begin.month % 12 + 1, 1, tzinfo=UTC)
+    async with _patience(connection):
+        await connection.execute("/* months.step */ select drop_empty_months($1)", first.date())
+
+
+@contextlib.asynccontextmanager
+async def _patience(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that is given up for now when it had to wait for others."""
     with contextlib.suppress(asyncpg.LockNotAvailableError):
         async with connection.transaction():
-            await connection.execute(f"/* months.step */ set local lock_timeout = {_PATIENCE_MS}")
-            await connection.execute("/* months.step */ select drop_empty_months($1)", begin.date())
-            for _ in range(_AHEAD + 1):
-                await connection.execute("/* months.step */ select make_month($1)", begin.date())
-                begin = datetime(begin.year + begin.month // 12, begin.month % 12 + 1, 1, tzinfo=UTC)
+            await connection.execute(f"/* months.patience */ set local lock_timeout = {_PATIENCE_MS}")
+            yield

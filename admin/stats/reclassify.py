@@ -8,7 +8,7 @@ Rules of this file:
    told exactly, also where edges were stored late.
 3. What a row was judged by is beside it: method, agent, headers, message, network. Where that is no longer held, its
    class stays.
-4. An hour may have any number of rows: some thousand are in memory.
+4. An hour may have any number of rows: they are read by the minute, and some thousand are in memory.
 5. Only the holder of the lease of ingest does this, between two batches: nothing else changes rows meanwhile.
 """
 
@@ -17,9 +17,11 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
+import asyncpg
+
 from admin.database import Connection
-from admin.stats import visitor_days
-from admin.stats.bursts import WITHIN
+from admin.stats import bursts, visitor_days
+from admin.stats.bursts import Clicked
 from admin.stats.carriers import Carrier
 from admin.stats.classify import REPEAT_WITHIN_MS, VERSION, Class, Evidence, classify
 from admin.stats.networks import KINDS
@@ -27,8 +29,10 @@ from admin.stats.packs import Packs
 from admin.stats.rows import COLUMNS, REASON_NUMBERS, Row
 
 _HOUR = timedelta(hours=1)
+_MINUTE = timedelta(minutes=1)
 _REPEAT_WITHIN = timedelta(milliseconds=REPEAT_WITHIN_MS)
 _AT_ONCE = 5_000
+_MOVED_AT_ONCE = 20_000
 _LOOK_EVERY_S = 0.25
 _NO_AGENT = REASON_NUMBERS["no-agent"]
 
@@ -94,7 +98,7 @@ async def step(connection: Connection, packs: Packs) -> bool:
     if row is None:
         return False
     async with connection.transaction():
-        hour = row["next"]
+        hour = row["next"].astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         looked_at, changed = await _judge_hour(connection, packs, hour) if hour < row["until"] else (0, 0)
         await connection.execute(
             """
@@ -114,22 +118,39 @@ async def step(connection: Connection, packs: Packs) -> bool:
 async def _judge_hour(connection: Connection, packs: Packs, hour: datetime) -> tuple[int, int]:
     """How many rows it has, and how many are something else now."""
     visits = await _visits_before(connection, hour)
-    organizations = set[int]()
+    moved = _Moved()
     looked_at = changed = 0
     async for found in _rows(connection, hour):
         different = [(one, now) for one in found if (now := _judged(one, visits)) != one.row]
         if different:
-            before, after = [one.row for one, _ in different], [now for _, now in different]
-            await _write(connection, hour, [one.place for one, _ in different], after)
-            await packs.replace(connection, before, after)
-            organizations |= {row.organization_id for row in after}
-            changed += sum(one.class_ != now.class_ for one, now in zip(before, after, strict=True))
+            await _write(connection, hour, [one.place for one, _ in different], [now for _, now in different])
+        for one, now in different:
+            if one.row.class_ != now.class_:  # packs know nothing of reasons
+                moved.before.append(one.row)
+                moved.after.append(now)
+                changed += 1
         looked_at += len(found)
+        if len(moved.after) >= _MOVED_AT_ONCE:
+            await moved.count(connection, packs, hour)
         over = found[-1].row.clicked_at - _REPEAT_WITHIN
         visits = {who: at for who, at in visits.items() if at >= over}
-    for organization_id in organizations:
-        await visitor_days.reopen(connection, organization_id, hour, hour + _HOUR)
+    await moved.count(connection, packs, hour)
     return looked_at, changed
+
+
+class _Moved:
+    """Rows that have another class now, until they are counted so."""
+
+    def __init__(self) -> None:
+        self.before: list[Row] = []
+        self.after: list[Row] = []
+
+    async def count(self, connection: Connection, packs: Packs, hour: datetime) -> None:
+        """In the packs; and have their visitors counted again."""
+        await packs.replace(connection, self.before, self.after)
+        for organization_id in {row.organization_id for row in self.after}:
+            await visitor_days.reopen(connection, organization_id, hour, hour + _HOUR)
+        self.before, self.after = [], []
 
 
 class _Found(NamedTuple):
@@ -174,41 +195,50 @@ async def _visits_before(connection: Connection, begin: datetime) -> dict[tuple[
 
 
 async def _rows(connection: Connection, hour: datetime) -> AsyncIterator[list[_Found]]:
-    """The rows of an hour in the order of their clicks, some at a time, as they are at the first."""
-    cursor = await connection.cursor(
-        f"""
-        /* reclassify.rows */
-        select {", ".join(f"clicks.{name}" for name in COLUMNS)}, clicks.ctid as place,
-               coalesce(words.text, '') as text, carriers.id as carrier_id, carriers.sent_at, carriers.is_email,
-               coalesce(carried_links.is_honeypot, false) as is_honeypot,
-               case when message_id is not null then (
-                   select count(distinct beside.link_id) from clicks as beside
-                    where beside.message_id = clicks.message_id
-                      and beside.clicked_at >= clicks.clicked_at - $3::interval
-                      and beside.clicked_at <= clicks.clicked_at + $3::interval) end as links_at_once
-          from clicks
-               left join words on words.id = agent
-               left join carriers on carriers.id = message_id
-               left join carried_links on carried_links.link_id = clicks.link_id
-         where clicked_at >= $1 and clicked_at < $2
-         order by clicked_at, clicks.link_id, clicks.ctid""",  # noqa: S608
-        hour,
-        hour + _HOUR,
-        WITHIN,
-    )
-    while rows := await cursor.fetch(_AT_ONCE):
-        yield [
-            _Found(
-                Row(*list(row.values())[: len(COLUMNS)]),
-                row["place"],
-                row["text"],
-                Carrier(row["carrier_id"], row["sent_at"], row["is_email"], row["is_honeypot"])
-                if row["carrier_id"]
-                else None,
-                row["links_at_once"] or 0,
-            )
-            for row in rows
-        ]
+    """The rows of an hour in the order of their clicks, some at a time. What is written meanwhile changes no order."""
+    for minute in (hour + number * _MINUTE for number in range(60)):  # to sort an hour may take minutes
+        cursor = connection.cursor(
+            f"""
+            /* reclassify.rows */
+            select {", ".join(f"clicks.{name}" for name in COLUMNS)}, clicks.ctid as place,
+                   coalesce(words.text, '') as text, carriers.id as carrier_id, carriers.sent_at, carriers.is_email,
+                   coalesce(carried_links.is_honeypot, false) as is_honeypot
+              from clicks
+                   left join words on words.id = agent
+                   left join carriers on carriers.id = message_id
+                   left join carried_links on carried_links.link_id = clicks.link_id
+             where clicked_at >= $1 and clicked_at < $2
+             order by clicked_at, clicks.link_id, clicks.ctid""",  # noqa: S608
+            minute,
+            minute + _MINUTE,
+            prefetch=_AT_ONCE,
+        )
+        records = []
+        async for record in cursor:
+            records.append(record)
+            if len(records) == _AT_ONCE:
+                yield await _found(connection, records)
+                records = []
+        if records:
+            yield await _found(connection, records)
+
+
+async def _found(connection: Connection, records: Sequence[asyncpg.Record]) -> list[_Found]:
+    rows = [Row(*list(record.values())[: len(COLUMNS)]) for record in records]
+    carried = [Clicked(row.message_id, row.link_id, row.clicked_at) for row in rows if row.message_id is not None]
+    at_once = iter(await bursts.links_at_once(connection, carried))
+    return [
+        _Found(
+            row,
+            record["place"],
+            record["text"],
+            Carrier(record["carrier_id"], record["sent_at"], record["is_email"], record["is_honeypot"])
+            if record["carrier_id"]
+            else None,
+            0 if row.message_id is None else next(at_once),
+        )
+        for row, record in zip(rows, records, strict=True)
+    ]
 
 
 async def _write(connection: Connection, hour: datetime, places: Sequence[object], rows: Sequence[Row]) -> None:

@@ -16,7 +16,7 @@ import asyncpg
 
 from admin.database import Connection
 from admin.stats import packs, visitor_days
-from admin.stats.rows import COLUMNS, Row
+from admin.stats.rows import rows_taken
 
 _DAYS_AT_ONCE = 10
 
@@ -83,14 +83,6 @@ def _begin(day: date, zone: ZoneInfo) -> datetime:
 async def _fold(connection: Connection, organization_id: int, begin: datetime, end: datetime) -> None:
     hour = begin
     while hour < end:
-        rows = await connection.fetch(
-            f"""
-            /* retention.fold */
-            delete from clicks where organization_id = $1 and clicked_at >= $2 and clicked_at < $3
-            returning {", ".join(COLUMNS)}""",  # noqa: S608
-            organization_id,
-            hour,
-            min(hour + timedelta(hours=1), end),
-        )
-        await packs.keep_quarters(connection, [Row(*row.values()) for row in rows])
+        while rows := await rows_taken(connection, organization_id, None, hour, min(hour + timedelta(hours=1), end)):
+            await packs.keep_quarters(connection, rows)
         hour += timedelta(hours=1)

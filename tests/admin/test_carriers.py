@@ -3,6 +3,7 @@
 import random
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -162,15 +163,9 @@ async def test_however_clicks_come_in_they_are_judged_as_if_all_were_known(
         max_size=40,
     )
 )
-def test_links_are_counted_within_two_seconds_of_each_click(clicks: list[Clicked]) -> None:
-    assert bursts.counted(clicks) == [
-        len(
-            {
-                other.link_id
-                for other in clicks
-                if other.message_id == one.message_id and abs(other.at - one.at) <= WITHIN
-            }
-        )
+def test_links_are_near_that_are_clicked_within_two_seconds(clicks: list[Clicked]) -> None:
+    assert bursts.links_near(clicks) == [
+        {other.link_id for other in clicks if other.message_id == one.message_id and abs(other.at - one.at) <= WITHIN}
         for one in clicks
     ]
 
@@ -199,3 +194,64 @@ async def test_a_click_keeps_its_class_when_its_message_is_gone(connection: Conn
     await connection.execute("truncate carriers cascade")
     assert (await reclassified(connection)).changed == 0
     assert await reasons(connection) == before
+
+
+async def test_a_visitor_who_comes_again_after_a_burst_is_a_visit(connection: Connection, redis: Redis) -> None:
+    await sent(connection, "m", {1: False, 2: False})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("admin.stats.visitors._KEPT", timedelta(days=36500))
+        lane = await ingest.Lane.begin(connection)
+        for number, record in enumerate([click(0, 1), click(1, 2), click(5, 1)]):
+            await deliver(redis, Batch(f"s{number}", 0, [record]))
+            assert await ingest.step(connection, redis, lane, wait_ms=1000)
+    assert await reasons(connection) == [(1, "scanner-many-links"), (2, "scanner-many-links"), (1, "human")]
+
+
+async def test_a_burst_is_the_reason_also_of_what_came_too_soon(connection: Connection, redis: Redis) -> None:
+    await sent(connection, "m", {1: False, 2: False}, at_s=-2)
+    await ingested(connection, redis, [click(0, 1)])
+    assert await reasons(connection) == [(1, "scanner-too-soon")]
+    await ingested(connection, redis, [click(1, 2)])
+    assert await reasons(connection) == [(1, "scanner-many-links"), (2, "scanner-many-links")]
+    assert (await reclassified(connection)).changed == 0
+
+
+async def test_busy_links_and_closed_buckets_are_counted_so_too(
+    connection: Connection, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("admin.stats.packs.BUSY", 2)
+    await sent(connection, "m", {1: False, 2: False}, at_s=-9000)
+    await ingested(connection, redis, [click(-7200, 1), click(-7100, 1)], [click(0, 1)])
+    lane = await ingest.Lane.begin(connection)
+    await lane.tend(connection, datetime.now(UTC))
+    await ingested(connection, redis, [click(1, 2)])
+    expected = {Class.HUMAN: 2, Class.SCANNER: 1}
+    assert (await questions.totals(connection, replace(WIDE, link_id=1))).clicks == expected
+    levels = await connection.fetch(
+        "select level, class, sum(clicks)::int as clicks from packs where link_id = 0 group by level, class"
+    )
+    assert {(row["level"], row["class"]): row["clicks"] for row in levels} == {
+        (level, class_): 2 for level in range(4) for class_ in (Class.HUMAN, Class.SCANNER)
+    }
+
+
+async def test_messages_of_others_are_none_of_ones_own(connection: Connection, redis: Redis) -> None:
+    await sent(connection, "m", {1: False, 2: False})
+    await sent(connection, "n", {3: False})
+    await ingested(connection, redis, [click(0, 1), click(1, 3)])
+    assert {reason for _, reason in await reasons(connection)} == {"human"}
+
+
+async def test_who_opts_out_is_told_by_the_message_alone(connection: Connection, redis: Redis) -> None:
+    await sent(connection, "m", {1: False}, at_s=-30)
+    await connection.execute("insert into counting (organization_id, heeds_opt_out) values (7, true)")
+    told = [
+        Click(AT_MS, 1, 7, "GET", "52.95.110.1", BROWSER, "", has_opted_out=has_opted_out).to_bytes()
+        for has_opted_out in (True, False)
+    ]
+    await ingested(connection, redis, told)
+    rows = await connection.fetch("select message_id, network, visitor, class from clicks order by class")
+    assert [(row["message_id"] is None, row["network"], row["class"]) for row in rows] == [
+        (False, None, Class.HUMAN),
+        (False, 1, Class.SCANNER),
+    ]

@@ -178,6 +178,7 @@ async def test_what_came_of_a_repeat_came_of_the_visit_that_it_repeats(api: Api,
         ([Visit(1, 1, class_=Class.TOOL), Visit(2, 1, minute=0.1), again(4)], {2: 1}),
         ([Visit(1, 1), Visit(2, 1, "order", Class.INTERNAL, 0.05)], {1: 0}),  # only repeats are of a visit
         ([Visit(1, 1, minute=-9 * 60 - 0.05), again(-9 * 3600 + 2)], {}),  # the visit was before the range
+        ([Visit(1, 1, minute=15 * 60 - 0.05), again(15 * 3600 + 2)], {1: 1}),  # the repeat was behind it
     ],
 )
 async def test_a_repeat_has_one_visit_or_none(

@@ -82,7 +82,8 @@ async def store(connection: Connection, organization_id: int, clicks: list[Seen]
     texts |= {*referrers.values(), *languages.values()}
     words = await Words().numbers(connection, texts)
     for message in sorted({one.message for one in clicks} - {""}):
-        await carriers.carry(connection, organization_id, f"{organization_id}{message}", {}, is_email=True)
+        links = {one.link: False for one in clicks if one.message == message}
+        await carriers.carry(connection, organization_id, f"{organization_id}{message}", links, is_email=True)
     messages = {row["public_id"]: row["id"] for row in await connection.fetch("select public_id, id from carriers")}
     reasons = {kind: number for number, kind in enumerate(REASONS.values())}
     rows = [
@@ -127,10 +128,11 @@ def some(chance: random.Random, links: list[int], count: int) -> list[Seen]:
     for _ in range(count):
         at = now - timedelta(milliseconds=chance.randrange(70 * 86_400_000))
         day = at.astimezone(ZONE).toordinal()
+        number = chance.randrange(len(links))
         found.append(
             Seen(
                 at,
-                chance.choice(links),
+                links[number],
                 chance.choice([Class.HUMAN, Class.HUMAN, Class.HUMAN, Class.REPEAT, Class.CRAWLER, Class.HEAD]),
                 chance.choice(PLACES),
                 chance.choice(HOSTS),
@@ -141,7 +143,7 @@ def some(chance: random.Random, links: list[int], count: int) -> list[Seen]:
                 chance.choice([None, 1]),
                 chance.random() < 0.2,
                 chance.choice([None, day * 10 + chance.randrange(8)]),
-                chance.choice(["", "m", "n"]),
+                ["", "m", "n"][number],
             )
         )
     return found
@@ -204,7 +206,8 @@ FILTERS: list[tuple[dict[str, str], Keeps]] = [
     ({"language": "PT_br", "class": "all"}, lambda world, one: one.has("language") == "pt-BR"),
     ({"class": "crawler,head"}, lambda world, one: True),
     ({"messageId": "m"}, lambda world, one: one.message == "m"),
-    ({"messageId": "n", "linkId": "a", "class": "all"}, lambda w, one: one.message == "n" and one.link == w.ids["a"]),
+    ({"messageId": "n", "linkId": "c", "class": "all"}, lambda w, one: one.message == "n" and one.link == w.ids["c"]),
+    ({"messageId": "n", "linkId": "a"}, lambda world, one: False),
 ]
 
 
