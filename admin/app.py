@@ -39,8 +39,8 @@ from admin.links.verification import Verifier
 from admin.settings import AdminSettings
 from admin.stats import conversion_routes, counting_routes, question_routes, single_routes
 from admin.stats import routes as stats
+from shared.addresses import Proxies
 from shared.redis import LOST, Redis, RedisError, open_redis
-from shared.visitor import Proxies
 
 _PREFIXES = ("/v1", "/api/v1")
 _ROUTERS = (

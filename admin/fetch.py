@@ -22,7 +22,7 @@ import dns.resolver
 import httpx2
 from dns.asyncresolver import Resolver
 
-from shared.visitor import Networks, is_in, networks
+from shared.addresses import Networks, is_in, networks
 
 IpAddress = IPv4Address | IPv6Address
 

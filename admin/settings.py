@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from admin.sealing import Sealer
+from shared.addresses import Networks, networks
 from shared.links import normal_hostname
 from shared.settings import CommonSettings, SettingsError, port, required, setting, switch, url, whole_number
-from shared.visitor import Networks, networks
 
 
 def _public_url(text: str) -> str:

@@ -175,10 +175,10 @@ async def _settled(connection: Connection, count: int) -> float:
     while await stored(connection) < count:
         if time.monotonic() > begun + STORED_WITHIN_S:
             raise SystemExit(f"only {await stored(connection)} of {count} clicks were stored in {STORED_WITHIN_S} s")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
     stored_s = time.monotonic() - begun
     while await connection.fetchval("select exists (select from packs where is_part)"):  # noqa: ASYNC110
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
     return stored_s
 
 

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from edge import pages
 from edge.tally import Tally
-from shared.visitor import Networks, client_network, is_in
+from shared.addresses import Networks, client_network, is_in
 
 MAX_HEAD = 32 * 1024
 MAX_TARGET = 16 * 1024

@@ -9,8 +9,9 @@ import re
 import orjson
 
 from edge.segments import Record
+from shared.addresses import Proxies
 from shared.clicks import MAX_ACCEPT_LANGUAGE, MAX_CAMPAIGN, MAX_REFERRER, MAX_USER_AGENT, Click
-from shared.visitor import PURPOSE_HEADERS, Proxies, asks_ahead
+from shared.visitor import PURPOSE_HEADERS, asks_ahead
 
 _METHODS = (b"GET", b"HEAD")
 _PURPOSES = frozenset(name.encode() for name in PURPOSE_HEADERS)

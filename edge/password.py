@@ -19,9 +19,9 @@ from hashlib import blake2b
 import argon2
 
 from edge.lookup import Unavailable
+from shared.addresses import client_network
 from shared.entries import Entry
 from shared.redis import LOST, Redis, RedisError
-from shared.visitor import client_network
 
 MAX_FORM = 4096
 """Bytes of a form with a password."""

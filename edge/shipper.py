@@ -32,11 +32,11 @@ from edge.heads import click_bytes
 from edge.segments import COUNTS_SUFFIX, NEXT_SUFFIX, SpoolReader, counts_path
 from edge.settings import EdgeSettings
 from shared import clicks
+from shared.addresses import Networks, Proxies
 from shared.clicks import Batch, SpoolReport
 from shared.redis import LOST, Redis, RedisError, open_redis, run_id
 from shared.settings import SettingsError, load
 from shared.tasks import end
-from shared.visitor import Networks, Proxies
 
 log = logging.getLogger(__name__)
 

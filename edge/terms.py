@@ -18,11 +18,12 @@ from edge.spool import Spool
 from edge.tally import Tally
 from edge.uses import Uses
 from edge.visits import append, redirection
+from shared.addresses import Networks, Proxies
 from shared.click_ids import click_ids
 from shared.entries import Entry, HostEntry
 from shared.redis import Redis
 from shared.rules import Decision, decide, used_up, with_query
-from shared.visitor import PURPOSE_HEADERS, Networks, Proxies, Visitor
+from shared.visitor import PURPOSE_HEADERS, Visitor
 
 # Kept here: connection.py sees that a request is being answered, and not that its answer waits for the rest of it. No
 # other body is ever waited for.

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from starlette.config import Config, environ
 
-from shared.visitor import Networks, networks
+from shared.addresses import Networks, networks
 
 T = TypeVar("T", bound="CommonSettings")
 

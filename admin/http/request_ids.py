@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin.http.limits import Standing, headers
-from shared.visitor import Proxies, client_network
+from shared.addresses import Proxies, client_network
 
 log = logging.getLogger(__name__)
 

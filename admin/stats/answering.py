@@ -80,8 +80,11 @@ async def _hold_months(connection: Connection) -> None:
     A snapshot has the rows that retention deletes meanwhile, but not those of a month that is dropped for having none.
     So this comes before the first query, which takes the snapshot; neither of these statements does.
     """
-    await connection.execute(f"/* answering.hold_months */ set local statement_timeout = {round(STATEMENT_S * 1000)}")
-    await connection.execute("/* answering.hold_months */ lock table clicks in access share mode")  # all months of it
+    await connection.execute(f"/* answering.hold_months */ set local lock_timeout = {round(STATEMENT_S * 1000)}")
+    try:
+        await connection.execute("/* answering.hold_months */ lock table clicks in access share mode")  # all of them
+    except asyncpg.LockNotAvailableError as error:
+        raise Unavailable from error
 
 
 @contextlib.asynccontextmanager

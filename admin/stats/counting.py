@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import NamedTuple
 
 from admin.database import Connection
-from shared.visitor import Networks, networks
+from shared.addresses import Networks, networks
 
 ADDRESSES = ("none", "truncated", "full")
 """What is kept of a visitor's address: nothing, the /24 or /48 it is in, or all of it."""

@@ -27,8 +27,8 @@ from admin.stats.places import Locate
 from admin.stats.rows import REASON_NUMBERS, Row
 from admin.stats.visitors import Day, Salts
 from admin.stats.words import Words
+from shared.addresses import Networks, is_in
 from shared.clicks import Click
-from shared.visitor import Networks, is_in
 
 _SKEW_MS = 60_000
 """So far ahead of ours a clock may be; a click from a later time is stored as of now."""

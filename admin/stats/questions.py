@@ -76,7 +76,8 @@ async def breakdown(
     connection: Connection, question: Question, fact: Fact, limit: int | None
 ) -> tuple[list[Counted], int]:
     """The values of a fact that come most often, and how many clicks have others."""
-    if fact == FACTS["link"] and question.link_id is None and limit is not None:
+    is_of_packs = question.link_id is None and not question.conditions
+    if fact == FACTS["link"] and is_of_packs and limit is not None and limit <= tops.MOST:
         found = await tops.links(connection, question, limit)
         if found is not None:
             return found, sum((await totals(connection, question)).clicks.values()) - sum(one.clicks for one in found)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from admin.database import Connection
-from shared.visitor import client_network
+from shared.addresses import client_network
 
 _KEPT = timedelta(hours=48)
 

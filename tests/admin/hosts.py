@@ -18,8 +18,8 @@ from fastapi import FastAPI
 
 from admin.fetch import Fetcher, resolver
 from admin.links.verification import Verifier
+from shared.addresses import networks
 from shared.tasks import end
-from shared.visitor import networks
 
 LOOPBACK = networks("127.0.0.0/8")
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin.fetch import CannotFetch, Fetched, Fetcher, is_public, resolver
-from shared.visitor import Networks, networks
+from shared.addresses import Networks, networks
 from tests.admin.hosts import LOOPBACK, Hosts, hosts, page, web_server
 
 HOST = "go.example.com"

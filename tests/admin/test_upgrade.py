@@ -20,9 +20,12 @@ BEGIN = datetime(2026, 9, 30, 23, 50, tzinfo=UTC)
 LAST_WITHOUT_STATISTICS = "0011"
 
 
-@pytest.fixture
-async def older(servers: Servers) -> AsyncIterator[Connection]:
-    """A database of the version before statistics, without anything in it."""
+WITH_FIRST_STATISTICS = "0014"
+
+
+@pytest.fixture(params=[LAST_WITHOUT_STATISTICS])
+async def older(servers: Servers, request: pytest.FixtureRequest) -> AsyncIterator[Connection]:
+    """A database as it was after a migration, the last one before statistics if not told, without anything in it."""
     name = f"older_{secrets.token_hex(4)}"
     owner = await asyncpg.connect(servers.postgres_url)
     await owner.execute(f"create database {name}")
@@ -30,7 +33,7 @@ async def older(servers: Servers) -> AsyncIterator[Connection]:
     await connection.execute("create table migrations (name text primary key, sha256 text, applied_at timestamptz)")
     files = sorted((resources.files("admin") / "migrations").iterdir(), key=lambda file: file.name)
     for file in files:
-        if file.name[:4] <= LAST_WITHOUT_STATISTICS and file.name.endswith(".sql"):
+        if file.name[:4] <= request.param and file.name.endswith(".sql"):
             text = file.read_text(encoding="utf-8")
             await connection.execute(text)
             checksum = hashlib.sha256(text.encode()).hexdigest()
@@ -67,3 +70,23 @@ async def test_clicks_of_an_older_version_are_counted(older: Connection) -> None
     begin = question.begin + timedelta(minutes=10)
     counts = await questions.series(older, Question(7, begin, question.end, EVERY_CLASS), [begin, *hours])
     assert counts == [2, *(sum(hour <= row[0] < hour + timedelta(hours=1) for row in rows) for hour in hours)]
+
+
+@pytest.mark.parametrize("older", [WITH_FIRST_STATISTICS], indirect=True)
+async def test_packs_get_heads_and_what_is_to_be_reclassified_stays_so(older: Connection) -> None:
+    links = [number << 32 | number for number in range(1, 2_001)]
+    await older.executemany(
+        """
+        insert into packs (organization_id, link_id, bucket, level, class, is_part, clicks, anonymous, scans, quarters,
+                           locations, referrers, platforms, languages, campaigns, links)
+        values (7, 0, 20000, $1, 1, false, 2001000, 0, 0, null, '{}', '{}', '{}', '{}', '{}', $2)""",
+        [(level, links) for level in (0, 1, 2)],
+    )
+    await older.execute("set timezone = 'Asia/Kathmandu'")
+    await older.execute("insert into reclassifications (next, until) values ('2026-11-01', '2026-12-01')")
+    await database.migrate(older)
+    rows = await older.fetch("select level, heads from packs order by level")
+    assert [row["heads"] for row in rows] == [None, *[links[:-257:-1]] * 2]
+    row = await older.fetchrow("select next, until from reclassifications")
+    assert row is not None
+    assert tuple(row) == (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))

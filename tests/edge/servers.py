@@ -20,9 +20,9 @@ from edge.connection import Connection
 from edge.heads import click_of
 from edge.segments import COUNTS_SUFFIX, Record, SpoolReader
 from edge.settings import EdgeSettings
+from shared.addresses import Proxies
 from shared.clicks import Click
 from shared.settings import load
-from shared.visitor import Proxies
 
 DATE = b"Sat, 21 Nov 2026 12:00:00 GMT"
 

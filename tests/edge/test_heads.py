@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from edge.heads import click_bytes, click_of
 from edge.segments import Record, link_bytes, peer_bytes
+from shared.addresses import Proxies, networks
 from shared.clicks import MAX_REFERRER, MAX_USER_AGENT, Click
-from shared.visitor import Proxies, networks
 
 PROXIES = Proxies(networks("127.0.0.0/8, 10.0.0.0/8"))
 AT_NS = 1_700_000_000_123_456_789

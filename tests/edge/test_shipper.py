@@ -15,9 +15,9 @@ from edge.segments import link_bytes, peer_bytes, segment_path
 from edge.shipper import Shipper
 from edge.shipper import run as run_shipper
 from shared import clicks
+from shared.addresses import networks
 from shared.clicks import Batch, Click
 from shared.redis import LOST, Redis, open_redis
-from shared.visitor import networks
 from tests.conftest import Servers
 from tests.edge.spools import (
     Ingest,

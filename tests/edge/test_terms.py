@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shared.addresses import Proxies, networks
 from shared.click_ids import click_ids
 from shared.entries import Entry, HostEntry, Preview, Rule, Terms, Variant
 from shared.links import Address, Published, PublishedHost
 from shared.rules import decide, with_query
-from shared.visitor import Proxies, Visitor, networks
+from shared.visitor import Visitor
 from tests.edge.publishing import OTHER, PROMO, Host, Publisher
 from tests.edge.spools import be_patient
 from tests.edge.visiting import TARGET, Edge, make_edge

@@ -13,10 +13,10 @@ from edge.app import build
 from edge.heads import click_of
 from edge.segments import COUNTS_SUFFIX, Record, SpoolReader
 from edge.settings import EdgeSettings
+from shared.addresses import Proxies
 from shared.clicks import Click
 from shared.settings import load
 from shared.tasks import end
-from shared.visitor import Proxies
 from tests.conftest import Servers
 from tests.edge.publishing import PROMO, Publisher, living
 from tests.shared.waiting import until
