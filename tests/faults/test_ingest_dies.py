@@ -23,13 +23,11 @@ _DIES = textwrap.dedent("""
 
     async def and_die(*arguments):
         global left
-        if moment == "before the commit":
-            await whole(*arguments)
+        done = await whole(*arguments) if moment == "before the commit" else None
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        if moment == "after the commit":
-            await whole(*arguments)
+        return await whole(*arguments) if moment == "after the commit" else done
 
     asked = ingest.lease
 
