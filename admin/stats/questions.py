@@ -20,6 +20,8 @@ from admin.stats.packs import QUARTER_S
 from admin.stats.source import EVERY_CLASS, FACTS, HUMANS, Counted, Edge, Fact, Question, Source
 from admin.stats.visitor_days import Piece, VisitorDay
 
+_FEW = 3
+
 
 class Totals(NamedTuple):
     """What all of them come to."""
@@ -114,24 +116,40 @@ async def visitors(connection: Connection, question: Question, bounds: Sequence[
     folded_until = await retention.folded_until(connection, question.organization_id)
     if folded_until is not None and question.begin < folded_until:
         _ensure_known(question, days, pieces, folded_until)
-    if pieces:
-        source = Source(question, [], [Edge(question.begin, question.end)], None)
-        numbers, begins, ends = (source.argument(list(values)) for values in zip(*pieces, strict=True))
-        rows = await source.fetch(
-            connection,
-            "questions.visitors",
-            "select number, visitors from {pieces} (number, visitors)",
-            packs="",
-            rows=f"""
-            select number, count(distinct visitor)
-              from unnest({numbers}::integer[], {begins}::timestamptz[], {ends}::timestamptz[])
-                   as piece (number, low, high)
-              join {{rows}} on clicked_at >= low and clicked_at < high
-             group by number""",  # noqa: S608
-        )
-        for row in rows:
-            counts[row["number"]] += row["visitors"]
+    for number, visitors in await _different(connection, question, pieces):
+        counts[number] += visitors
     return counts
+
+
+async def _different(connection: Connection, question: Question, pieces: Sequence[Piece]) -> list[tuple[int, int]]:
+    """How many different visitors there are in rows, by the number of the piece."""
+    if len(pieces) <= _FEW:  # such as today, which almost everybody asks for: the join below takes half as long again
+        sources = [(piece.number, Source(question, [], [Edge(piece.begin, piece.end)], None)) for piece in pieces]
+        return [
+            (number, row["visitors"])
+            for number, source in sources
+            for row in await source.fetch(
+                connection,
+                "questions.different",
+                "select visitors from {pieces} (visitors)",
+                packs="",
+                rows="select count(distinct visitor) from {rows}",
+            )
+        ]
+    source = Source(question, [], [Edge(question.begin, question.end)], None)
+    numbers, begins, ends = (source.argument(list(values)) for values in zip(*pieces, strict=True))
+    rows = await source.fetch(
+        connection,
+        "questions.different",
+        "select number, visitors from {pieces} (number, visitors)",
+        packs="",
+        rows=f"""
+        select number, count(distinct visitor)
+          from unnest({numbers}::integer[], {begins}::timestamptz[], {ends}::timestamptz[]) as piece (number, low, high)
+          join {{rows}} on clicked_at >= low and clicked_at < high
+         group by number""",  # noqa: S608
+    )
+    return [(row["number"], row["visitors"]) for row in rows]
 
 
 def _ensure_known(
