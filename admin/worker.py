@@ -1,7 +1,6 @@
 """The worker: the loops that run the steps, each safe to run twice and to die at any point."""
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -52,9 +51,6 @@ _TROUBLE = (
 
 async def run(settings: AdminSettings, stop: asyncio.Event) -> None:
     """Work until told to stop. Raises `SettingsError` for a Redis that would forget links, and for settings of mail."""
-    # Rows are made by the thousand and kept until they are stored. To look through them for what only refers to itself,
-    # as often as Python does by default, is a seventh of the time that they take.
-    gc.set_threshold(100_000, 10, 10)
     redis = open_redis(settings.redis(), timeout_s=5.0)
     try:
         loops = [
