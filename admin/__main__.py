@@ -63,6 +63,8 @@ def serve() -> None:
 @linkwire.command()
 def work() -> None:
     """Do the background work: publish and import links, ingest clicks, send mail, check destinations, clear away."""
+    import uvloop
+
     from admin import worker
 
     settings = command_line.settings()
@@ -80,7 +82,7 @@ def work() -> None:
     # was a fifth of what ingest costs.
     gc.freeze()
     gc.set_threshold(200_000, 50, 1000)
-    asyncio.run(until_signal())
+    uvloop.run(until_signal())
 
 
 @linkwire.command()

@@ -4,8 +4,8 @@
 
 Everything as it is run, with servers of its own: an edge with one worker and its shipper, Valkey, the worker, Postgres.
 Each link is followed once, so that the edge remembers it and nothing is new to anybody; that is not counted. Then all
-of them rest, which is measured, too. Then visitors come on connections that stay open, at a pace or as fast as they are
-answered, with what visitors have: many browsers, addresses, referrers, languages and campaigns. What the processes use
+of them rest, which is measured, too. Then visitors come on connections that stay open, as fast as they are answered or at a
+pace, with what visitors have: many browsers, addresses, referrers, languages and campaigns. What the processes use
 is counted until the last click is stored and its packs are folded, with what they would use at rest. The visitors' own
 CPU is not counted. In the end as many clicks must be stored and counted as were answered.
 """
@@ -49,7 +49,6 @@ RESULTS = Path(__file__).parent / "results"
 REST_S = 10
 """As often as the worker tends what it has stored."""
 STORED_WITHIN_S = 120
-PACE = 4_000
 PROMISED_US, AIMED_US = 70, 45
 
 
@@ -88,22 +87,20 @@ class Meter:
 def main() -> None:
     """Measure and tell."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--pace", type=int, default=PACE, help="clicks a second; 0: as fast as they are answered")
-    arguments.add_argument(
-        "--seconds", type=int, default=30, help=f"how long they come; --pace 0: as many as at {PACE}"
-    )
+    arguments.add_argument("--clicks", type=int, default=600_000)
+    arguments.add_argument("--pace", type=int, default=0, help="clicks a second; 0: as fast as they are answered")
     arguments.add_argument("--connections", type=int, default=32)
     arguments.add_argument("--links", type=int, default=40_000, help="fewer than half of what an edge remembers")
     told = arguments.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        figures = asyncio.run(_measure(Path(directory), told.links, told.pace, told.seconds, told.connections))
+        figures = asyncio.run(_measure(Path(directory), told.links, told.pace, told.clicks, told.connections))
     for name, value in figures.items():
         print(f"{name:44} {value:12,.1f}")
     print(f"promised: {PROMISED_US} us of CPU a click, of all; aimed at: {AIMED_US} us")
     RESULTS.joinpath("way.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
-async def _measure(home: Path, links: int, pace: int, seconds: int, connections: int) -> dict[str, float]:
+async def _measure(home: Path, links: int, pace: int, count: int, connections: int) -> dict[str, float]:
     (home / "logs").mkdir()
     paths = random_paths(links)
     async with (
@@ -132,7 +129,6 @@ async def _measure(home: Path, links: int, pace: int, seconds: int, connections:
             answered = _visit(edge.port, warm, 0, connections)
             await _settled(connection, answered)
             rest = await _rest(running)
-            count = (pace or PACE) * seconds
             requests = (_request(click, paths[click.link_id - 1]) for click in islice(clicks, count))
             figures = await _way(running, rest, answered, requests, pace, connections)
         await check(connection, answered + count)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import uvloop
 from prometheus_client import Counter, Gauge
 
 from edge.heads import click_bytes
@@ -345,7 +346,7 @@ def main() -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await run(settings, stop)
 
-    asyncio.run(until_signal())
+    uvloop.run(until_signal())
 
 
 if __name__ == "__main__":

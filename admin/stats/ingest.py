@@ -12,8 +12,8 @@ Rules of this file:
 """
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -213,7 +213,7 @@ async def _store(connection: Connection, batches: Sequence[Batch], lane: Lane) -
             positions |= stored
             gaps |= missing
         return positions, gaps
-    lane.maker.visits.note(made.rows)
+    lane.maker.visits.note(made.visits)
     lane.maker.visits.forget(fallen)
     await lane.packs.promote(connection, {row.link_id for row in made.rows})
     INGESTED.inc(len(made.rows))
@@ -316,11 +316,11 @@ class _Storing:
         return [one.before for one in fallen]
 
 
-def _link_counts(rows: Iterable[Row]) -> list[LinkCount]:
-    by_link = defaultdict[int, list[Row]](list)
+def _link_counts(rows: Sequence[Row]) -> list[LinkCount]:
+    totals, uses = Counter(row.link_id for row in rows), Counter(row.link_id for row in rows if row.is_use)
+    last_at: dict[int, datetime] = {}
     for row in rows:
-        by_link[row.link_id].append(row)
-    return [
-        LinkCount(link_id, len(some), sum(row.is_use for row in some), max(row.clicked_at for row in some))
-        for link_id, some in by_link.items()
-    ]
+        known = last_at.get(row.link_id)
+        if known is None or known < row.clicked_at:
+            last_at[row.link_id] = row.clicked_at
+    return [LinkCount(link_id, total, uses[link_id], last_at[link_id]) for link_id, total in totals.items()]

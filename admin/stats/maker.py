@@ -49,15 +49,11 @@ class Visits:
         last_ms = self._last_ms.get(who)
         return self._before_ms.get(who) if last_ms is None else last_ms
 
-    def note(self, rows: Sequence[Row]) -> None:
-        """Remember the visits among rows that are stored."""
-        for row in rows:
-            if row.class_ == Class.HUMAN and row.visitor is not None:
-                who, at_ms = (row.link_id, row.visitor), _ms(row.clicked_at)
-                if at_ms >= (self.last_ms(who) or 0):
-                    self._last_ms[who] = at_ms
-            if len(self._last_ms) > _REMEMBERED:
-                self._before_ms, self._last_ms = self._last_ms, {}
+    def note(self, visits: Mapping[tuple[int, int], int]) -> None:
+        """Remember visits that are stored."""
+        self._last_ms.update(visits)
+        if len(self._last_ms) > _REMEMBERED:
+            self._before_ms, self._last_ms = self._last_ms, {}
 
     def forget(self, rows: Iterable[Row]) -> None:
         """Of visits that turned out to be none."""
@@ -87,6 +83,8 @@ class Made(NamedTuple):
     """In their order."""
     bursting: list[Clicked]
     """Those that are of a burst, of whatever class they are."""
+    visits: dict[tuple[int, int], int]
+    """When visitors were last at a link, by these clicks and all before."""
 
 
 class Maker:
@@ -121,7 +119,7 @@ class Maker:
             for row, message in zip(rows, carried, strict=True)
             if message is not None and message[1].links_at_once >= SEVERAL_LINKS
         ]
-        return Made(rows, bursting)
+        return Made(rows, bursting, lately)
 
     async def _carried(
         self, connection: Connection, clicks: Sequence[Click], drafts: Sequence["_Draft"]
@@ -156,7 +154,7 @@ class Maker:
     ) -> Row:
         salt = salts.get(draft.day) if draft.day is not None else None
         visitor = visitors.visitor_of(salt, click.address, click.user_agent) if salt else None
-        who, at_ms, last_ms = None, _ms(draft.at), None
+        who, at_ms, last_ms = None, draft.at_ms, None
         if visitor is not None:
             who = click.link_id, visitor
             last_ms = lately.get(who) or self.visits.last_ms(who)
@@ -199,6 +197,7 @@ class _Draft(NamedTuple):
     """What an organization's wishes leave of a click."""
 
     at: datetime
+    at_ms: int
     is_internal: bool
     day: Day | None
     """Whose salt the visitor is hashed with; None for whoever has none."""
@@ -213,13 +212,15 @@ _NETWORKS = {kind: number for number, kind in enumerate(KINDS, start=1)}
 
 
 def _draft(click: Click, wishes: Counting, latest_ms: float, now: datetime) -> _Draft:
-    at = datetime.fromtimestamp(click.at_ms / 1000, UTC) if click.at_ms <= latest_ms else now
+    at_ms = click.at_ms if click.at_ms <= latest_ms else _ms(now)
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
     is_internal = bool(wishes.internal) and _is_internal(click.address, wishes.internal_networks)
     if click.has_opted_out and wishes.heeds_opt_out:
-        return _Draft(at, is_internal, None, "", None, "")
+        return _Draft(at, at_ms, is_internal, None, "", None, "")
     day = visitors.day_of(click.organization_id, at, wishes.time_zone) if click.address else None
     return _Draft(
         at,
+        at_ms,
         is_internal,
         day,
         click.user_agent.replace("\0", "").replace("\t", " "),

@@ -45,7 +45,7 @@ async def sent(
         await carriers.sent(connection, message, AT + timedelta(seconds=at_s))
 
 
-def click(at_s: float, link_id: int, *, address: str = "192.0.2.1", method: str = "GET") -> bytes:
+def click(at_s: float, link_id: int, *, address: str = "188.100.2.2", method: str = "GET") -> bytes:
     return Click(AT_MS + round(at_s * 1000), link_id, 7, method, address, BROWSER, "").to_bytes()
 
 

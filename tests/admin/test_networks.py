@@ -11,9 +11,9 @@ from admin.stats.networks import KINDS, network_kind
         ("52.95.110.1", "hosting"),  # Amazon
         ("2a01:4f8::1", "hosting"),  # Hetzner
         ("104.16.0.1", "cdn"),  # Cloudflare
-        ("192.0.2.1", ""),  # nobody's (RFC 5737)
+        ("188.100.2.2", ""),  # where people live
+        ("2003:c0::1", ""),
         ("10.0.0.1", ""),
-        ("2001:db8::1", ""),
         ("", ""),
         ("x", ""),
         ("1.2.3.4\0", ""),
