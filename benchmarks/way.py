@@ -4,10 +4,10 @@
 
 Everything as it is run, with servers of its own: an edge with one worker and its shipper, Valkey, the worker, Postgres.
 Each link is followed once, so that the edge remembers it and nothing is new to anybody; that is not counted. Then all
-of them rest, which is measured, too. Then visitors come on connections that stay open, as fast as they are answered or at a
-pace, with what visitors have: many browsers, addresses, referrers, languages and campaigns. What the processes use
-is counted until the last click is stored and its packs are folded, with what they would use at rest. The visitors' own
-CPU is not counted. In the end as many clicks must be stored and counted as were answered.
+of them rest, which is measured, too. Then visitors come through a proxy, on connections that stay open, as fast as they
+are answered or at a pace, with what visitors have: many browsers, addresses, referrers, languages and campaigns. What
+the processes use is counted until the last click is stored and its packs are folded, with what they would use at rest.
+The visitors' own CPU is not counted. In the end as many clicks must be stored and counted as were answered.
 """
 
 import argparse

@@ -82,7 +82,7 @@ async def breakdown(
     if fact == FACTS["link"] and is_of_packs and limit is not None and limit <= tops.MOST:
         found = await tops.links(connection, question, limit)
         if found is not None:
-            return found, sum((await totals(connection, question)).clicks.values()) - sum(one.clicks for one in found)
+            return found
     source = await Source.of(connection, question)
     most = source.argument(limit)
     # As exact as bigints, whose sums are numeric and take twice as long.

@@ -58,7 +58,8 @@ async def test_what_heads_tell_is_what_all_counters_tell(connection: Connection)
         question = Question(7, begin, END, EVERY_CLASS if begin == BEGIN else HUMANS)
         expected = wanted(rows, question)
         for limit in (1, 10, 40):
-            assert await tops.links(connection, question, limit) == expected[:limit]
+            others = sum(clicks for _, clicks in expected[limit:])
+            assert await tops.links(connection, question, limit) == (expected[:limit], others)
         for limit in (10, 1000):
             found, others = await questions.breakdown(connection, question, FACTS["link"], limit)
             assert found == expected[:limit]
