@@ -130,6 +130,8 @@ async def _ingest(settings: AdminSettings, redis: Redis) -> None:
             if time.monotonic() >= tend_at:
                 is_done = await _attempt(connection, lane.tend(connection, datetime.now(UTC)))
                 tend_at = time.monotonic() + (_AGAIN_S if is_done is None else _TEND_EVERY_S)
+                if is_done is None:  # nobody knows how far it has got
+                    lane = await ingest.Lane.begin(connection, locate)
             is_busy = False
             for step, at in again_at.items():
                 if not is_busy and time.monotonic() >= at:
@@ -144,8 +146,8 @@ async def _attempt(connection: Connection, work: Awaitable[bool]) -> bool | None
     """Do what is done again in any case; None if it fails, which must not keep clicks from being stored."""
     try:
         return await work
-    except (asyncpg.PostgresError, TimeoutError) as error:
-        if connection.is_closed():
+    except Exception as error:
+        if connection.is_closed() or (isinstance(error, OSError) and not isinstance(error, TimeoutError)):
             raise
         log.exception("what is done beside ingest failed, and is tried again in %.0f s: %r", _AGAIN_S, error)
         return None

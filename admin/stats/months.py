@@ -28,6 +28,20 @@ async def step(connection: Connection, now: datetime) -> None:
         await connection.execute("/* months.step */ select drop_empty_months($1)", first.date())
 
 
+async def summarize(connection: Connection) -> None:
+    """Let what was written lately be found by its time, too, without reading all of it: the index of times knows of it
+    otherwise when Postgres vacuums. Not in a transaction."""
+    async with _patience(connection):
+        await connection.execute(
+            """
+            /* months.summarize */
+            select brin_summarize_new_values(indexrelid)
+              from pg_inherits join pg_index on indrelid = inhrelid
+                   join pg_class on pg_class.oid = indexrelid join pg_am on pg_am.oid = relam
+             where inhparent = 'clicks'::regclass and amname = 'brin'"""
+        )
+
+
 @contextlib.asynccontextmanager
 async def _patience(connection: Connection) -> AsyncIterator[None]:
     """A transaction that is given up for now when it had to wait for others."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import asyncpg
 
 from admin.database import Connection
-from admin.stats import bursts, visitor_days
+from admin.stats import bursts, months, visitor_days
 from admin.stats.bursts import Clicked
 from admin.stats.carriers import Carrier
 from admin.stats.classify import REPEAT_WITHIN_MS, VERSION, Class, Evidence, classify
@@ -31,6 +31,7 @@ from admin.stats.rows import COLUMNS, REASON_NUMBERS, Row
 _HOUR = timedelta(hours=1)
 _MINUTE = timedelta(minutes=1)
 _REPEAT_WITHIN = timedelta(milliseconds=REPEAT_WITHIN_MS)
+_LONGEST_SPAN = timedelta(days=32)
 _AT_ONCE = 5_000
 _MOVED_AT_ONCE = 20_000
 _LOOK_EVERY_S = 0.25
@@ -97,8 +98,10 @@ async def step(connection: Connection, packs: Packs) -> bool:
     )
     if row is None:
         return False
+    await months.summarize(connection)  # of the hour before, which was written anew
     async with connection.transaction():
         hour = row["next"].astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        hour = await _first_with_rows(connection, hour, row["until"])
         looked_at, changed = await _judge_hour(connection, packs, hour) if hour < row["until"] else (0, 0)
         await connection.execute(
             """
@@ -113,6 +116,23 @@ async def step(connection: Connection, packs: Packs) -> bool:
             changed,
         )
     return True
+
+
+async def _first_with_rows(connection: Connection, hour: datetime, until: datetime) -> datetime:
+    """The first hour from this one on that has rows, or the end: a click of 1970 must not cost half a million steps."""
+    span = _HOUR
+    while hour < until:
+        has_rows = await connection.fetchval(
+            """
+            /* reclassify.first_with_rows */
+            select exists (select from clicks where clicked_at >= $1 and clicked_at < $2)""",
+            hour,
+            hour + span,
+        )
+        if has_rows and span == _HOUR:
+            return hour
+        hour, span = (hour, _HOUR) if has_rows else (hour + span, min(span * 2, _LONGEST_SPAN))
+    return until
 
 
 async def _judge_hour(connection: Connection, packs: Packs, hour: datetime) -> tuple[int, int]:

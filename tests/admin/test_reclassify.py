@@ -140,3 +140,16 @@ async def test_a_crash_leaves_an_hour_as_it_was(
         pass
     assert await classes(connection) == {Class.HUMAN: 1, Class.REPEAT: 1}
     assert not await step(connection)
+
+
+async def test_hours_without_clicks_are_passed_over(connection: Connection, redis: Redis) -> None:
+    long_ago = 3_600 - AT_MS / 1000  # by a clock without a battery
+    await stored(connection, redis, "s", [click(long_ago), click(0), click(1), click(7200)])
+    await reclassify.request(connection, date(1970, 1, 1), DAY + timedelta(days=1))
+    steps = 0
+    while await step(connection):
+        steps += 1
+    row = await connection.fetchrow("select rows, finished_at from reclassifications")
+    assert row is not None
+    assert row["rows"] == 4 and row["finished_at"] is not None
+    assert steps <= 4  # an hour each, and the end
