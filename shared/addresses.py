@@ -40,8 +40,7 @@ def client_network(address: str) -> str:
 
 
 def _unmapped(address: str) -> IPv4Address | IPv6Address:
-    text = address.strip()
-    parsed = ip_address(text)
+    parsed = ip_address(address.strip())
     return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
 
 

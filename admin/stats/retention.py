@@ -82,7 +82,7 @@ def _begin(day: date, zone: ZoneInfo) -> datetime:
 
 async def _fold(connection: Connection, organization_id: int, begin: datetime, end: datetime) -> None:
     hour = begin
-    while hour < end:
+    while hour < end:  # by the hour: each look reads again what it has removed
         while rows := await rows_taken(connection, organization_id, None, hour, min(hour + timedelta(hours=1), end)):
             await packs.keep_quarters(connection, rows)
         hour += timedelta(hours=1)
